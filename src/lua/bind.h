@@ -1,0 +1,34 @@
+/* bind.h - what every binding shares: classes, failures, the gate's question. */
+#ifndef RUNBOOK_BIND_H
+#define RUNBOOK_BIND_H
+
+#include <lua.h>
+#include <lauxlib.h>
+
+#include "../stream.h"
+#include "../task.h"
+
+/* A metatable `name` with `methods` in a separate __index.  [-0, +0, m] */
+void bind_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
+
+/* The world failed, not the caller: pushes nil, message, code and returns 3.  [-0, +3, m] */
+int bind_fail(lua_State *L, const char *code, const char *format, ...);
+
+/* The same from a negative libuv or errno value: code is its name ("ENOENT").  [-0, +3, m] */
+int bind_fail_errno(lua_State *L, int error, const char *what);
+
+/* Raises an error of kind `ungated` unless the running task's permit allows `needed`.  [-0, +0, v] */
+void bind_permit(lua_State *L, enum permit needed);
+
+/*
+ * Bytes of a string or of a secret value at idx (secrets are unwrapped here and nowhere else).
+ * Valid while the value stays on the stack or is anchored.  Raises on other types.  [-0, +0, v]
+ */
+const char *bind_bytes(lua_State *L, int idx, size_t *length);
+
+/* Wraps a stream as userdata "runbook.stream", which owns it.  [-0, +1, m] (src/lua/stream.c) */
+void bind_push_stream(lua_State *L, struct stream *s);
+/* The stream at idx; raises "stream is closed".  [-0, +0, v] */
+struct stream *bind_check_stream(lua_State *L, int idx);
+
+#endif
