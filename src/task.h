@@ -15,7 +15,7 @@
 #include <lua.h>
 #include <uv.h>
 
-struct host;
+struct runbook_host;
 struct task;
 
 /* What a task may do to the world; the gate (lib/runbook/effect.lua) raises and lowers it. */
@@ -54,7 +54,31 @@ bool task_is_done(const struct task *t);
 enum permit task_permit(const struct task *t);
 void task_set_permit(struct task *t, enum permit p);
 
-struct host *host_of(lua_State *L);
-uv_loop_t *host_loop(struct host *h);
+/* For src/lua/task.c: the task at idx; its end as `true, results…` or `false, error` (nothing while it runs). */
+#define TASK_MT      "runbook.task"
+#define TASK_JOIN_MT "runbook.task.join"
+struct task *task_check(lua_State *L, int idx);
+int task_push_results(lua_State *L, int idx);
+/* join_all(tasks): waits until all have ended; a cancelled joiner cancels them and waits all the same. */
+int task_join_all(lua_State *L);
+int task_join_gc(lua_State *L);
+/* The table a task carries and hands to its children.  [-0, +1, -] and [-0, +0, m] */
+void task_push_context(lua_State *L, const struct task *t);
+void task_set_context(lua_State *L, struct task *t, int idx);
+/* For the list of living tasks, newest first. */
+struct task *task_first(const struct runbook_host *h);
+struct task *task_next(const struct task *t);
+unsigned long task_serial(const struct task *t);
+const char *task_waits_for(const struct task *t);
+lua_State *task_coroutine(const struct task *t);
+
+/* Registry field: the value raised in a task that was cancelled. */
+#define TASK_CANCELLED "runbook.cancelled"
+
+/* For host.c: resumes those that were ready when it was called; false when there was none. */
+bool task_run_ready(struct runbook_host *h);
+
+struct runbook_host *host_of(lua_State *L);
+uv_loop_t *host_loop(struct runbook_host *h);
 
 #endif

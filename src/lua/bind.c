@@ -1,0 +1,62 @@
+/* bind.c - see bind.h. */
+#include "bind.h"
+
+#include <uv.h>
+
+void
+bind_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta)
+{
+	luaL_newmetatable(L, name);		/* mt */
+	luaL_setfuncs(L, meta, 0);
+	lua_newtable(L);			/* mt index */
+	luaL_setfuncs(L, methods, 0);
+	lua_setfield(L, -2, "__index");		/* mt */
+	lua_pop(L, 1);				/* - */
+}
+
+int
+bind_fail(lua_State *L, const char *code, const char *format, ...)
+{
+	va_list arguments;
+
+	luaL_pushfail(L);
+	va_start(arguments, format);
+	lua_pushvfstring(L, format, arguments);
+	va_end(arguments);
+	lua_pushstring(L, code);
+	return 3;
+}
+
+int
+bind_fail_errno(lua_State *L, int error, const char *what)
+{
+	if (error > 0)
+		error = -error;
+	return bind_fail(L, uv_err_name(error), "%s: %s", what, uv_strerror(error));
+}
+
+void
+bind_permit(lua_State *L, enum permit needed)
+{
+	static const char *const names[] = { "nothing", "a read", "a change", "a removal" };
+	struct task *t = task_running(L);
+
+	if (t != NULL && task_permit(t) >= needed)
+		return;
+	lua_createtable(L, 0, 2);			/* e */
+	lua_pushliteral(L, "ungated");
+	lua_setfield(L, -2, "code");
+	lua_pushfstring(L, "%s outside of a verb: declare it with effect.verb", names[needed]);
+	lua_setfield(L, -2, "message");
+	lua_pushliteral(L, "internal");
+	lua_setfield(L, -2, "kind");
+	luaL_getmetatable(L, "runbook.error");
+	lua_setmetatable(L, -2);
+	lua_error(L);
+}
+
+const char *
+bind_bytes(lua_State *L, int idx, size_t *length)
+{
+	return luaL_checklstring(L, idx, length);
+}
