@@ -396,6 +396,7 @@ task_push_results(lua_State *L, int idx)
 	lua_pushboolean(L, !t->failed);			/* results ok */
 	for (lua_Integer i = 1; i <= n; i++)
 		lua_rawgeti(L, -1 - (int)i, i);
+	lua_remove(L, -((int)n + 2));			/* ok result… */
 	return (int)n + 1;
 }
 
