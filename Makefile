@@ -1,0 +1,135 @@
+# runbook - see README.md.
+#
+#   make            build/runbook                     make demo       try it on throw-away ssh servers
+#   make test       build, then every spec            make test SPEC=spec/x_spec.lua
+#   make bench      measure, next to other tools      make lint
+#   make deps       every package, now                make install    PREFIX=/usr/local DESTDIR=
+#   make clean      SAN=1: ASan and UBSan, in build/san
+#
+# Each target first installs what it needs and this machine lacks (src/deps.sh; DEPS=no: not).
+# CC, CPPFLAGS, CFLAGS, LDFLAGS, LDLIBS, PREFIX, DESTDIR and BUILD are the caller's; what the sources need is in RB_*.
+
+PREFIX ?= /usr/local
+CFLAGS ?= -O2 -g
+BUILD  ?= build
+LUA    ?= lua5.4
+
+ifdef SAN
+BUILD      := build/san
+RB_SAN     := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+endif
+
+PKGS_BUILD := ca-certificates gcc libc6-dev libcurl4-openssl-dev libedit-dev liblua5.4-dev libsqlite3-dev libssl-dev \
+              libuv1-dev libyaml-dev lua-argparse lua5.4 make pkg-config zlib1g-dev
+PKGS_RUN   := libcurl4 openssh-client rsync
+PKGS_WORLD := acl age attr e2fsprogs fuse3 lua-busted openssh-server openssl procps python3-minimal sudo
+PKGS_LINT  := cppcheck lua-check
+PKGS_BENCH := ansible-core clustershell pdsh
+
+RB_CPPFLAGS = -D_GNU_SOURCE -Isrc -I$(BUILD) $(DEP_CPPFLAGS)
+RB_CFLAGS  := -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Werror $(RB_SAN)
+
+ENGINES  := $(sort $(filter-out src/main.c,$(wildcard src/*.c)))
+BINDINGS := $(sort $(wildcard src/lua/*.c))
+MODULES  := $(filter-out src/lua/bind.c,$(BINDINGS))
+BAKED    := $(sort $(shell find lib/runbook lib/man runbooks examples -type f ! -name '.*' ! -name '*.c' 2>/dev/null))
+
+GENERATED := $(BUILD)/modules.o $(BUILD)/embedded.o
+LIB_OBJ   := $(ENGINES:src/%.c=$(BUILD)/%.o) $(BINDINGS:src/%.c=$(BUILD)/%.o) $(GENERATED)
+OBJ       := $(LIB_OBJ) $(BUILD)/main.o
+
+MAKEFLAGS += -j$(shell nproc)	# the caller's own -j wins
+
+all: $(BUILD)/runbook $(BUILD)/librunbook.a
+
+# Make builds what it includes, then reads everything again: so the packages come before all else.
+ifneq ($(filter-out clean,$(or $(MAKECMDGOALS),all)),)
+include $(BUILD)/deps/config.mk
+endif
+
+ifeq ($(DEPS),no)
+DEPS_PACKAGES = mkdir -p $(@D) && touch $@
+else
+DEPS_PACKAGES = src/deps.sh packages $@ $(PKGS_$(@F))
+endif
+
+$(BUILD)/deps/BUILD $(BUILD)/deps/RUN $(BUILD)/deps/WORLD $(BUILD)/deps/LINT $(BUILD)/deps/BENCH: Makefile src/deps.sh
+	$(DEPS_PACKAGES)
+
+$(BUILD)/deps/config.mk: $(BUILD)/deps/BUILD
+	src/deps.sh config $@
+
+deps: $(BUILD)/deps/BUILD $(BUILD)/deps/RUN $(BUILD)/deps/WORLD $(BUILD)/deps/LINT $(BUILD)/deps/BENCH
+
+$(BUILD)/runbook: $(BUILD)/main.o $(BUILD)/librunbook.a
+	$(CC) $(RB_SAN) $(LDFLAGS) -o $@ $^ $(DEP_LIBS) $(RB_EDIT) $(LDLIBS)
+
+# Line editing is the command's, and linked only once something uses it.
+RB_EDIT := $(if $(shell grep -ls 'histedit\.h\|editline/' src/*.c src/lua/*.c),-ledit)
+
+$(BUILD)/librunbook.a: $(LIB_OBJ)
+	rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/%.o: src/%.c $(BUILD)/deps/config.mk
+	@mkdir -p $(@D)
+	$(CC) $(RB_CPPFLAGS) $(CPPFLAGS) $(RB_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(GENERATED): $(BUILD)/%.o: $(BUILD)/%.c
+	$(CC) $(RB_CPPFLAGS) $(CPPFLAGS) $(RB_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/modules.c: src/embed.lua $(BUILD)/modules.list
+	$(LUA) src/embed.lua modules $@ $(MODULES)
+
+$(BUILD)/embedded.c: src/embed.lua $(BUILD)/embedded.list $(BAKED)
+	$(LUA) src/embed.lua sources $@ $(BAKED)
+
+# The lists change when a file comes or goes, which no time stamp of the files that are left would tell.
+$(BUILD)/modules.list: RB_LIST := $(MODULES)
+$(BUILD)/embedded.list: RB_LIST := $(BAKED)
+$(BUILD)/%.list: always
+	@mkdir -p $(@D)
+	@echo $(RB_LIST) | cmp -s - $@ || echo $(RB_LIST) > $@
+
+# Programs the specs' world is made of.
+WORLD := $(patsubst spec/world/%.c,$(BUILD)/world/%,$(wildcard spec/world/*.c))
+
+$(BUILD)/world/%: spec/world/%.c $(BUILD)/deps/config.mk
+	@mkdir -p $(@D)
+	$(CC) -D_GNU_SOURCE $(CPPFLAGS) $(RB_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $<
+
+demo: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
+	RUNBOOK_BUILD=$(BUILD) $(BUILD)/runbook lua spec/world/demo.lua
+
+test: $(BUILD)/runbook $(BUILD)/librunbook.a $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
+	RUNBOOK_BUILD=$(BUILD) $(BUILD)/runbook lua spec/run.lua $(or $(SPEC),spec)
+
+bench: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD $(BUILD)/deps/BENCH
+	RUNBOOK_BUILD=$(BUILD) $(BUILD)/runbook lua spec/bench/run.lua $(SPEC)
+
+lint: $(BUILD)/deps/LINT $(BUILD)/modules.c
+	luacheck --quiet lib/runbook runbooks spec examples src
+	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+		--suppress=missingInclude -j$(shell nproc) -D_GNU_SOURCE -Isrc src spec/world
+
+install: $(BUILD)/runbook $(BUILD)/librunbook.a $(BUILD)/deps/RUN
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(BUILD)/runbook $(DESTDIR)$(PREFIX)/bin/runbook
+	install -m 644 src/runbook.h $(DESTDIR)$(PREFIX)/include/runbook.h
+	install -m 644 $(BUILD)/librunbook.a $(DESTDIR)$(PREFIX)/lib/librunbook.a
+	$(foreach page,$(wildcard lib/man/*.[1-9]),install -D -m 644 $(page) \
+		$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $(page)))/$(notdir $(page))$(newline))
+
+define newline
+
+
+endef
+
+clean:
+	rm -rf $(BUILD)
+
+always:
+.PHONY: all deps demo test bench lint install clean always
+.DELETE_ON_ERROR:
+.SECONDARY:
+-include $(OBJ:.o=.d)
