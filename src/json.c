@@ -68,7 +68,7 @@ fail_duplicate(struct reader *r, yyjson_val *first, yyjson_val *second)
 	locate(at, sizeof at, r->source, offset_of(r, first));
 	snprintf(what, sizeof what, "key \"%.40s\" again; it stands at %s already",
 	         unsafe_yyjson_get_str(second), at);
-	return fail(r, "EJSON", offset_of(r, second), what);
+	return fail(r, "EDUPLICATE", offset_of(r, second), what);
 }
 
 static int
@@ -130,7 +130,7 @@ check(struct reader *r, yyjson_val *v, yyjson_val *key, unsigned depth)
 	yyjson_val *child;
 
 	if (yyjson_is_raw(v) || (yyjson_is_uint(v) && yyjson_get_uint(v) > INT64_MAX))
-		return fail(r, "EJSON", offset_of(r, key), "a number does not fit 64 bits");
+		return fail(r, "ESYNTAX", offset_of(r, key), "a number does not fit 64 bits");
 	if (!yyjson_is_ctn(v))
 		return true;
 	if (depth == JSON_MAX_DEPTH)
@@ -167,7 +167,7 @@ parse(struct reader *r, struct json_doc *d, size_t length)
 	if ((d->doc = yyjson_read_opts(d->text, length, flags, NULL, &e)) == NULL) {
 		bool memory = e.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION;
 
-		return fail(r, memory ? "ENOMEM" : "EJSON", e.pos < length ? e.pos : length, e.msg);
+		return fail(r, memory ? "ENOMEM" : "ESYNTAX", e.pos < length ? e.pos : length, e.msg);
 	}
 	return check(r, d->doc->root, NULL, 0);
 }

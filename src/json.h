@@ -16,7 +16,7 @@
 #define JSON_MAX_DEPTH 200
 
 struct json_error {
-	const char *code;	/* "EJSON" malformed, "ELIMIT" too large or too deep, "ENOMEM" */
+	const char *code;	/* "ESYNTAX", "EDUPLICATE", "ELIMIT" (too large, too deep), "ENOMEM" */
 	char message[240];	/* "line 3, column 7: ..." */
 };
 

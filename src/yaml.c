@@ -59,7 +59,7 @@ no_memory(struct reader *r)
 static bool
 fail_at(struct reader *r, const yaml_mark_t *mark, const char *what)
 {
-	return fail(r, "EYAML", mark->line + 1, mark->column + 1, "%s", what);
+	return fail(r, "ESYNTAX", mark->line + 1, mark->column + 1, "%s", what);
 }
 
 /* ---- what a plain scalar means ---- */
@@ -276,14 +276,14 @@ check_key(struct reader *r, const struct yaml_node *n)
 	const char *text = n->type < YAML_LIST ? yaml_doc_text(r->doc, n) : "";
 
 	if (n->type == YAML_STRING && n->plain && strcmp(text, "<<") == 0)
-		return fail(r, "EYAML", n->line, n->column,
+		return fail(r, "ESYNTAX", n->line, n->column,
 		            "`<<` merges maps in YAML 1.1 only; write the keys out");
 	if (n->type == YAML_STRING)
 		return true;
 	if (n->type < YAML_LIST)
-		return fail(r, "EYAML", n->line, n->column,
+		return fail(r, "ESYNTAX", n->line, n->column,
 		            "key `%.40s` is %s; keys are strings, put it in quotes", text, kinds[n->type]);
-	return fail(r, "EYAML", n->line, n->column, "a key is %s; keys are strings", kinds[n->type]);
+	return fail(r, "ESYNTAX", n->line, n->column, "a key is %s; keys are strings", kinds[n->type]);
 }
 
 /* The node at index is complete: what is around it counts it in. */
@@ -339,7 +339,7 @@ tag_type(const yaml_char_t *tag)
 static bool
 refuse_tag(struct reader *r, const yaml_event_t *e, const yaml_char_t *tag)
 {
-	return fail(r, "EYAML", e->start_mark.line + 1, e->start_mark.column + 1,
+	return fail(r, "ESYNTAX", e->start_mark.line + 1, e->start_mark.column + 1,
 	            "tag `%.80s` does not fit here; only the types of the core schema are read",
 	            (const char *)tag);
 }
@@ -364,7 +364,7 @@ on_scalar(struct reader *r, const yaml_event_t *e)
 			n->type = YAML_REAL;
 			n->real = strtod(text, NULL);
 		} else if (!fits) {
-			return fail(r, "EYAML", n->line, n->column,
+			return fail(r, "ESYNTAX", n->line, n->column,
 			            "%.40s does not fit 64 bits; put it in quotes", text);
 		}
 		if (tag != NULL && n->type != wanted)
@@ -426,7 +426,7 @@ check_duplicates(struct reader *r, size_t map, size_t keys)
 	for (i = 1; ok && i < n; i++)
 		if (all[i].node->length == all[i - 1].node->length &&
 		    memcmp(all[i].text, all[i - 1].text, all[i].node->length) == 0)
-			ok = fail(r, "EYAML", all[i].node->line, all[i].node->column,
+			ok = fail(r, "EDUPLICATE", all[i].node->line, all[i].node->column,
 			          "key `%.40s` again; it stands in line %u already",
 			          all[i].text, (unsigned)all[i - 1].node->line);
 	free(all);
@@ -456,11 +456,11 @@ on_alias(struct reader *r, const yaml_event_t *e)
 		if (strcmp(r->anchors[i].name, name) == 0)
 			break;
 	if (i == r->anchor_count)
-		return fail(r, "EYAML", e->start_mark.line + 1, e->start_mark.column + 1,
+		return fail(r, "ESYNTAX", e->start_mark.line + 1, e->start_mark.column + 1,
 		            "alias `*%.40s` names nothing above it", name);
 	target = r->anchors[i].node;
 	if (r->doc->nodes[target].after == 0)
-		return fail(r, "EYAML", e->start_mark.line + 1, e->start_mark.column + 1,
+		return fail(r, "ESYNTAX", e->start_mark.line + 1, e->start_mark.column + 1,
 		            "alias `*%.40s` stands inside what it names", name);
 	if ((n = add_node(r, YAML_ALIAS, e)) == NULL)
 		return false;
@@ -518,7 +518,7 @@ parse_failed(struct reader *r, const yaml_parser_t *p)
 	if (p->error == YAML_MEMORY_ERROR)
 		return no_memory(r);
 	if (p->error == YAML_READER_ERROR) {
-		r->error->code = "EYAML";
+		r->error->code = "ESYNTAX";
 		snprintf(r->error->message, sizeof r->error->message, "byte %zu: %s",
 		         p->problem_offset + 1, p->problem);
 		return false;

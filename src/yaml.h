@@ -39,7 +39,7 @@ struct yaml_node {
 };
 
 struct yaml_error {
-	const char *code;	/* "EYAML" malformed or refused, "ELIMIT", "ENOMEM" */
+	const char *code;	/* "ESYNTAX" (also what is refused), "EDUPLICATE", "ELIMIT", "ENOMEM" */
 	char message[240];	/* "line 3, column 7: ..." */
 };
 

@@ -169,7 +169,7 @@ no_memory(struct writer *w)
 
 /* Says what is wrong and where: "homes.from[2]: a function has no JSON". */
 static bool
-refuse(lua_State *L, struct writer *w, const char *what)
+refuse(lua_State *L, struct writer *w, const char *code, const char *what)
 {
 	unsigned i;
 
@@ -181,7 +181,7 @@ refuse(lua_State *L, struct writer *w, const char *what)
 			lua_pushfstring(L, i == 0 ? "%s" : ".%s", w->frames[i].key);
 		lua_concat(L, 2);
 	}
-	w->code = "EJSON";
+	w->code = code;
 	lua_pushfstring(L, "%s: %s", w->depth == 0 ? "the value" : lua_tostring(L, -1), what);
 	strncpy(w->message, lua_tostring(L, -1), sizeof w->message - 1);
 	lua_pop(L, 2);
@@ -216,7 +216,7 @@ write_string(lua_State *L, struct writer *w, const char *s, size_t length)
 		return json_put_string_lossy(&w->text, s, length) || no_memory(w);
 	if ((good = json_utf8(s, length)) < length) {
 		snprintf(what, sizeof what, "byte %zu is not UTF-8", good + 1);
-		return refuse(L, w, what);
+		return refuse(L, w, "EUTF8", what);
 	}
 	return json_put_string(&w->text, s, length) || no_memory(w);
 }
@@ -235,7 +235,7 @@ write_array(lua_State *L, struct writer *w, size_t n)
 			return no_memory(w);
 		lua_rawgeti(L, -1, (lua_Integer)i);
 		if (lua_isnil(L, -1))
-			return refuse(L, w, "a gap in a list");
+			return refuse(L, w, "EUNSUPPORTED", "a gap in a list");
 		if (!write_value(L, w))
 			return false;
 		lua_pop(L, 1);
@@ -279,7 +279,7 @@ collect_keys(lua_State *L, struct writer *w)
 	while (lua_next(L, -2)) {
 		lua_pop(L, 1);
 		if (lua_type(L, -1) != LUA_TSTRING)
-			return refuse(L, w, "neither a list nor a map: a key is no string");
+			return refuse(L, w, "EUNSUPPORTED", "neither a list nor a map: a key is no string");
 		if (!grow_members(w))
 			return false;
 		w->members[w->used].key = lua_tolstring(L, -1, &w->members[w->used].length);
@@ -343,13 +343,13 @@ write_table(lua_State *L, struct writer *w)
 
 	for (i = 0; i < w->depth; i++)
 		if (w->frames[i].table == self)
-			return refuse(L, w, "a table that contains itself");
+			return refuse(L, w, "EUNSUPPORTED", "a table that contains itself");
 	if (w->depth == JSON_MAX_DEPTH)
-		return refuse(L, w, "nested more than 200 deep");
+		return refuse(L, w, "ELIMIT", "nested more than 200 deep");
 	w->frames[w->depth].table = self;
 	if (kind == VALUE_ARRAY || (kind == VALUE_PLAIN && n > 0)) {
 		if ((entries = count_entries(L)) > n)
-			return refuse(L, w, "a list with keys besides 1 to its length");
+			return refuse(L, w, "EUNSUPPORTED", "a list with keys besides 1 to its length");
 		ok = json_put(&w->text, "[", 1) || no_memory(w);
 		ok = ok && write_array(L, w, n) && (n == 0 || write_break(w, w->depth));
 		return ok && (json_put(&w->text, "]", 1) || no_memory(w));
@@ -382,7 +382,7 @@ write_value(lua_State *L, struct writer *w)
 		if (lua_isinteger(L, -1))
 			return json_put_integer(&w->text, lua_tointeger(L, -1)) || no_memory(w);
 		if (!isfinite(lua_tonumber(L, -1)))
-			return refuse(L, w, "a number that is infinite or not a number");
+			return refuse(L, w, "EUNSUPPORTED", "a number that is infinite or not a number");
 		return json_put_real(&w->text, lua_tonumber(L, -1)) || no_memory(w);
 	case LUA_TSTRING:
 		s = lua_tolstring(L, -1, &length);
@@ -393,7 +393,7 @@ write_value(lua_State *L, struct writer *w)
 		if (value_is_null(L, -1))
 			return json_put(&w->text, "null", 4) || no_memory(w);
 		snprintf(what, sizeof what, "a %s has no JSON", luaL_typename(L, -1));
-		return refuse(L, w, what);
+		return refuse(L, w, "EUNSUPPORTED", what);
 	}
 }
 
@@ -430,6 +430,10 @@ static const luaL_Reg functions[] = {
 	{ NULL, NULL },
 };
 
+static const luaL_Reg no_methods[] = {
+	{ NULL, NULL },
+};
+
 static const luaL_Reg doc_meta[] = {
 	{ "__gc", doc_gc },
 	{ NULL, NULL },
@@ -445,8 +449,8 @@ int luaopen_runbook_core_json(lua_State *L);
 int
 luaopen_runbook_core_json(lua_State *L)
 {
-	bind_class(L, DOC_MT, NULL, doc_meta);
-	bind_class(L, WRITER_MT, NULL, writer_meta);
+	bind_class(L, DOC_MT, no_methods, doc_meta);
+	bind_class(L, WRITER_MT, no_methods, writer_meta);
 	luaL_newlib(L, functions);
 	return 1;
 }

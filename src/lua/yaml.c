@@ -195,7 +195,7 @@ l_decode(lua_State *L)
 	if ((*d = yaml_doc_read(text, length, &error)) == NULL)
 		return bind_fail(L, error.code, "%s", error.message);
 	if (!many && (*d)->documents > 1)
-		return bind_fail(L, "EYAML", "line %d: a second document begins; one was expected",
+		return bind_fail(L, "ESYNTAX", "line %d: a second document begins; one was expected",
 		                 (int)(*d)->nodes[(*d)->roots[1]].line);
 	push_documents(L, &shape, *d, many);
 	yaml_doc_free(*d);
@@ -225,6 +225,10 @@ static const luaL_Reg functions[] = {
 	{ NULL, NULL },
 };
 
+static const luaL_Reg no_methods[] = {
+	{ NULL, NULL },
+};
+
 static const luaL_Reg doc_meta[] = {
 	{ "__gc", doc_gc },
 	{ NULL, NULL },
@@ -235,7 +239,7 @@ int luaopen_runbook_core_yaml(lua_State *L);
 int
 luaopen_runbook_core_yaml(lua_State *L)
 {
-	bind_class(L, DOC_MT, NULL, doc_meta);
+	bind_class(L, DOC_MT, no_methods, doc_meta);
 	luaL_newlib(L, functions);
 	return 1;
 }
