@@ -15,8 +15,9 @@ BUILD  ?= build
 LUA    ?= lua5.4
 
 ifdef SAN
-BUILD      := build/san
-RB_SAN     := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+BUILD  := build/san
+RB_SAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+export UBSAN_OPTIONS := print_stacktrace=1
 endif
 
 PKGS_BUILD := ca-certificates gcc libc6-dev libcurl4-openssl-dev libedit-dev liblua5.4-dev libsqlite3-dev libssl-dev \

@@ -24,7 +24,7 @@ locked() {
 	have_lock=yes
 	mkdir -p "$cache"
 	exec 9>"$cache/lock"
-	flock -n 9 || { say "waiting for another build to finish with $cache"; flock 9; }
+	flock -w 3 9 || { say "waiting for another build to finish with $cache"; flock 9; }
 }
 
 missing_packages() {
