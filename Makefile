@@ -27,7 +27,7 @@ PKGS_WORLD := acl age attr e2fsprogs fuse3 lua-busted openssh-server openssl pro
 PKGS_LINT  := cppcheck lua-check
 PKGS_BENCH := ansible-core clustershell pdsh
 
-RB_CPPFLAGS = -D_GNU_SOURCE -Isrc -I$(BUILD) $(DEP_CPPFLAGS)
+RB_CPPFLAGS = -D_GNU_SOURCE -iquote src -I$(BUILD) $(DEP_CPPFLAGS)
 RB_CFLAGS  := -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Werror $(RB_SAN)
 
 ENGINES  := $(sort $(filter-out src/main.c,$(wildcard src/*.c)))

@@ -49,7 +49,7 @@ fail(struct reader *r, const char *code, size_t offset, const char *what)
 static size_t
 offset_of(const struct reader *r, yyjson_val *key)
 {
-	return key == NULL ? 0 : (size_t)(yyjson_get_str(key) - r->doc->text);
+	return key == NULL ? 0 : (size_t)(yyjson_get_str(key) - 1 - r->doc->text);	/* at its quote */
 }
 
 static bool
@@ -253,8 +253,9 @@ bool
 json_put_integer(struct json_text *t, int64_t n)
 {
 	char digits[24];
+	int length = snprintf(digits, sizeof digits, "%lld", (long long)n);
 
-	return json_put(t, digits, (size_t)snprintf(digits, sizeof digits, "%lld", (long long)n));
+	return json_put(t, digits, (size_t)length);
 }
 
 bool
@@ -339,7 +340,8 @@ put_escape(struct json_text *t, unsigned char c)
 			out[1] = names[i + 1];
 			return json_put(t, out, 2);
 		}
-	return json_put(t, out, (size_t)snprintf(out, sizeof out, "\\u%04x", c));
+	snprintf(out, sizeof out, "\\u%04x", c);
+	return json_put(t, out, 6);
 }
 
 static bool
