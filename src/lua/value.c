@@ -45,11 +45,21 @@ value_is_null(lua_State *L, int idx)
 	return same;
 }
 
+/* Without the __name that classes have: a marked table is still plain data.  [-0, +1, m] */
+static void
+push_mark(lua_State *L, const char *name)
+{
+	if (luaL_newmetatable(L, name)) {
+		lua_pushnil(L);
+		lua_setfield(L, -2, "__name");
+	}
+}
+
 void
 value_push_marks(lua_State *L)
 {
-	luaL_newmetatable(L, ARRAY_MT);
-	luaL_newmetatable(L, OBJECT_MT);
+	push_mark(L, ARRAY_MT);
+	push_mark(L, OBJECT_MT);
 }
 
 enum value_kind
@@ -77,7 +87,7 @@ mark(lua_State *L, const char *name)
 		lua_newtable(L);
 	}
 	luaL_checktype(L, 1, LUA_TTABLE);
-	luaL_newmetatable(L, name);
+	push_mark(L, name);
 	lua_setmetatable(L, 1);
 	return 1;
 }
