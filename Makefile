@@ -27,6 +27,7 @@ PKGS_WORLD := acl age attr e2fsprogs fuse3 lua-busted openssh-server openssl pro
 PKGS_LINT  := cppcheck lua-check
 PKGS_BENCH := ansible-core clustershell pdsh
 
+# -iquote: our yaml.h is not the one of <yaml.h>
 RB_CPPFLAGS = -D_GNU_SOURCE -iquote src -I$(BUILD) $(DEP_CPPFLAGS)
 RB_CFLAGS  := -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Werror $(RB_SAN)
 
