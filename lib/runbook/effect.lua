@@ -186,6 +186,13 @@ function effect.own(fn, ...)
   return gate.call("change", fn, ...)
 end
 
+--- Clean up: changes and removals are allowed and belong to no step's undo.
+---@return any ...  what `fn` returns
+function effect.outside_of_step(fn, ...)
+  local d = { name = "clean-up", class = "destroy", body = fn }
+  return run_body(d, setmetatable({ mode = "live" }, { __index = task.context() }), ...)
+end
+
 --- Wait for something outside. A plan lists the wait and does not wait.
 ---@async
 ---@param text string  what is waited for

@@ -245,6 +245,18 @@ function Journal:result(kind, id)
   return rows[1] and data.decode(rows[1].result)
 end
 
+--- A step is done again: its units start from nothing.
+---@param step string
+function Journal:forget_units(step)
+  local prefix = step .. "/"
+  self:later { "DELETE FROM unit WHERE substr(id, 1, ?) = ?", #prefix, prefix }
+  for id in pairs(self.states.unit) do
+    if id:sub(1, #prefix) == prefix then
+      self.states.unit[id] = nil
+    end
+  end
+end
+
 --- One step's row.
 ---@async
 function Journal:step(id)

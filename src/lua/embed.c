@@ -2,6 +2,7 @@
  * lua/embed.c - the "runbook.core.embed" module: the files that are part of the binary, and the embedder's sink.
  */
 #include <string.h>
+#include <unistd.h>
 
 #include "../embedded.h"
 #include "../host.h"
@@ -65,6 +66,13 @@ l_has_sink(lua_State *L)
 }
 
 static int
+l_pid(lua_State *L)
+{
+	lua_pushinteger(L, (lua_Integer)getpid());
+	return 1;
+}
+
+static int
 l_version(lua_State *L)
 {
 	lua_pushliteral(L, RUNBOOK_VERSION);
@@ -74,6 +82,7 @@ l_version(lua_State *L)
 static const luaL_Reg functions[] = {
 	{ "has_sink", l_has_sink },
 	{ "list",     l_list },
+	{ "pid",      l_pid },
 	{ "send",     l_send },
 	{ "source",   l_source },
 	{ "version",  l_version },

@@ -1,0 +1,134 @@
+--- What a run made and must remove, even when the process that made it is long dead.
+---
+--- A kind is a name and a function, declared at load; what is owed is data. `owe` is called before the thing is made, so that
+--- no crash can make something that nobody remembers. The function runs when the scope ends, at the start of every
+--- resume, at rollback and at `sweep`; already gone is success.
+
+local data = require "runbook.data"
+local effect = require "runbook.effect"
+local errors = require "runbook.errors"
+local events = require "runbook.events"
+local options = require "runbook.options"
+local task = require "runbook.core.task"
+
+local obligation = {}
+
+local kinds = {}
+
+local check_owe = options.declare("obligation:owe", {
+  data = { "table", "what the function gets" },
+  scope = { "string", "when it ends at the latest", choices = { "step", "run" }, default = "step" },
+  job = { "integer", "the job it stays for while that runs", optional = true },
+  costs = { "string", "what it costs while it is left, for `runs`", optional = true },
+})
+
+---@class runbook.Obligation
+---@field name string
+local Kind = {}
+local kind_mt = { __name = "runbook.obligation", __index = Kind }
+
+---@class runbook.Owed
+local Owed = {}
+local owed_mt = { __name = "runbook.owed", __index = Owed }
+
+--- Declare a kind. Libraries and runbooks do so while they load, so that every later process knows it.
+---@param name string
+---@param fn fun(data: table)
+---@return runbook.Obligation
+function obligation.kind(name, fn)
+  kinds[name] = fn
+  return setmetatable({ name = name }, kind_mt)
+end
+
+--- Write down that something will have to be removed. In a plan nothing is owed.
+---@async
+---@param what table  data, of which places may be part
+---@param o? { scope?: "step"|"run", job?: integer, costs?: string }
+---@return runbook.Owed
+function Kind:owe(what, o)
+  local given = { data = what }
+  for k, v in pairs(o or {}) do
+    given[k] = v
+  end
+  given = check_owe(given, 2)
+  local context = task.context()
+  local owed = setmetatable({ kind = self.name, data = what, session = context.session }, owed_mt)
+  if context.mode == "plan" or context.session == nil then
+    return owed
+  end
+  local journal = context.session.journal
+  owed.id = journal:add("obligation", {
+    kind = self.name, data = data.encode(what, "obligation " .. self.name), scope = given.scope, step = context.step,
+    job = given.job, costs = given.costs,
+  })
+  journal:commit()
+  return owed
+end
+
+--- Meet it now: the thing is removed, or already gone.
+---@async
+function Owed:meet()
+  if self.session == nil or self.session.journal == nil then
+    effect.outside_of_step(kinds[self.kind], self.data)
+  elseif self.id and self.session.journal:state("obligation", self.id) == "owed" then
+    obligation.meet(self.session, { id = self.id, kind = self.kind, data = self.data, tries = 0 })
+  end
+end
+
+--- The thing was never made: nothing is owed.
+---@async
+function Owed:waive()
+  if self.id and self.session.journal:state("obligation", self.id) == "owed" then
+    self.session.journal:move("obligation", self.id, "waive")
+    self.session.journal:commit()
+  end
+end
+
+--- Try to meet one row of the journal. A failure is kept and said; the row stays owed.
+---@async
+---@return boolean met
+function obligation.meet(session, row)
+  local fn = kinds[row.kind]
+  local journal = session.journal
+  local ok, err
+  if fn == nil then
+    ok, err = false, errors.new { kind = "internal", message = ("nothing that is loaded knows the obligation `%s`"):format(row.kind) }
+  else
+    local what = type(row.data) == "string" and data.decode(row.data) or row.data
+    ok, err = xpcall(effect.outside_of_step, errors.handler, fn, what)
+  end
+  if ok then
+    journal:move("obligation", row.id, "meet")
+  else
+    journal:move("obligation", row.id, "fail", { tries = (row.tries or 0) + 1, error = data.encode(errors.record(err), "error") })
+    if errors.is_cancelled(err) then
+      error(err, 0)
+    end
+    events.notice(("could not clean up yet (%s): %s; the next resume or `runbook sweep` tries again")
+      :format(row.kind, tostring(errors.from(err))), "warning")
+  end
+  journal:commit()
+  return ok
+end
+
+--- Meet everything that is owed, newest first.
+---@async
+---@param session table
+---@param where { step?: string, scope?: string, keep_jobs?: boolean }  which; keep_jobs: not those whose job still runs
+---@return integer left  how many are still owed
+function obligation.meet_all(session, where)
+  local left = 0
+  local rows = session.journal:query("SELECT * FROM obligation WHERE state = 'owed' ORDER BY id DESC")
+  for _, row in ipairs(rows) do
+    local wanted = (where.step == nil or row.step == where.step) and (where.scope == nil or row.scope == where.scope)
+    local busy = where.keep_jobs and row.job and session.journal:state("job", row.job) == "running"
+    if wanted and not busy then
+      left = left + (obligation.meet(session, row) and 0 or 1)
+    elseif wanted then
+      left = left + 1
+    end
+  end
+  return left
+end
+
+return obligation

@@ -1,0 +1,196 @@
+--- Going back: steps newest first, the effects of each newest first, from the journal and the sources that ran.
+
+local data = require "runbook.data"
+local effect = require "runbook.effect"
+local errors = require "runbook.errors"
+local events = require "runbook.events"
+local obligation = require "runbook.obligation"
+local session = require "runbook.run.session"
+local store = require "runbook.store"
+local supervisor = require "runbook.run.supervisor"
+local task = require "runbook.core.task"
+local time = require "runbook.core.time"
+
+local rollback = {}
+
+-- Steps that did something, newest first.
+local function steps_of(self)
+  return self.journal:query([[SELECT * FROM step WHERE state NOT IN ('pending', 'undone')
+    ORDER BY started DESC, position DESC]])
+end
+
+local function effects_of(self, step)
+  return self.journal:query([[SELECT * FROM effect WHERE step = ? AND state IN ('intended', 'unknown', 'done', 'failed')
+    AND undoes IS NULL ORDER BY id DESC]], step)
+end
+
+--- What an effect's undoing would be: "inverse", "not needed", or "none".
+---@param row table
+---@return string how
+---@return table? inverse  { verb, arguments... }
+function rollback.how(row)
+  if row.inverse == nil then
+    return "none"
+  end
+  local inverse = data.decode(row.inverse)
+  if inverse == effect.NOT_NEEDED then
+    return "not needed"
+  end
+  return "inverse", inverse
+end
+
+local function item_of(self, id)
+  return self.book.ids[id] or { id = id, title = id, options = {} }
+end
+
+local function undo_effect(self, item, row)
+  local how, inverse = rollback.how(row)
+  if how == "none" then
+    if row.state == "failed" then
+      return nil
+    end
+    return ("%s (%s): has no undo; as it was left%s"):format(row.summary, row.target or "here",
+      row.by_hand and "; it was: " .. row.by_hand or "")
+  elseif how == "inverse" then
+    local context = setmetatable({ undoes = row.id, unit = row.unit }, { __index = self:context(item, "undo") })
+    task.with_context(context, effect.call, table.unpack(inverse, 1, #inverse))
+  end
+  self.journal:move("effect", row.id, "undone")
+end
+
+local function guard(self, item)
+  if item.options.undo_guard == nil then
+    return
+  end
+  local ok, err = xpcall(self.in_phase, errors.handler, self, item, "guard", item.options.undo_guard)
+  if ok then
+    return
+  end
+  for _, one in ipairs(self.options.overrule or {}) do
+    if one.id == item.id and not errors.is_cancelled(err) then
+      self.journal:decide("overrule", item.id, one.reason)
+      return
+    end
+  end
+  error(err, 0)
+end
+
+local function undo_body(self, item, row)
+  local left = {}
+  guard(self, item)
+  if item.options.undo then
+    self:in_phase(item, "undo", item.options.undo)
+    for _, one in ipairs(effects_of(self, row.id)) do
+      self.journal:move("effect", one.id, "undone")
+    end
+    return left
+  end
+  for _, one in ipairs(effects_of(self, row.id)) do
+    left[#left + 1] = undo_effect(self, item, one)
+  end
+  return left
+end
+
+local function undo_step(self, row)
+  local item = item_of(self, row.id)
+  local began = time.utc()
+  self.journal:move("step", row.id, "undo")
+  self.journal:commit()
+  events.emit { type = "step-start", step = row.id, title = "undo: " .. (row.title or row.id), kind = "undo" }
+  local ok, left = xpcall(undo_body, errors.handler, self, item, row)
+  if not ok and errors.is_cancelled(left) then
+    error(left, 0)
+  end
+  local done = ok and #left == 0
+  local err = not ok and errors.from(left) or nil
+  self.journal:move("step", row.id, done and "undone" or "stuck", { error = err and data.encode(errors.record(err), "error") })
+  self.journal:commit()
+  events.emit { type = "step-end", step = row.id, title = row.title, outcome = done and "undone" or "failed",
+    seconds = time.utc() - began, error = err and errors.record(err), text = ok and left[1] and table.concat(left, "\n") or nil }
+  return done
+end
+
+-- After a step that could not be undone, older ones are left alone: they may be what it stands on.
+local function work(self)
+  for _, row in ipairs(steps_of(self)) do
+    local skipped = row.state == "already" or row.state == "skipped"
+    if not skipped and not undo_step(self, row) then
+      return row.id
+    end
+  end
+end
+
+local function list_only(self)
+  for _, row in ipairs(steps_of(self)) do
+    local item = item_of(self, row.id)
+    local lines = {}
+    if item.options.undo then
+      lines[1] = "its own undo"
+    else
+      for _, one in ipairs(effects_of(self, row.id)) do
+        local how, inverse = rollback.how(one)
+        local text = how == "inverse" and inverse[1] or how == "none" and "has no undo" or how
+        lines[#lines + 1] = ("%s (%s): %s"):format(one.summary, one.target or "here", text)
+      end
+    end
+    events.emit { type = "undo-plan", step = row.id, title = row.title, lines = lines }
+  end
+  return 0
+end
+
+local function finish(self, ok, stuck)
+  local exit, event = 0, "undone"
+  if not ok and not self.stopping then
+    events.notice(tostring(errors.from(stuck)), "warning")
+  end
+  local left = ok and stuck == nil and self:in_phase(nil, "clean-up", obligation.meet_all, self, {}) or 0
+  if not ok or stuck or left > 0 then
+    exit, event = self.stopping and supervisor.exit_code(self) or 4, "stuck"
+  end
+  self.journal:move("run", "run", event)
+  self.journal:commit()
+  events.emit {
+    type = "run-end", state = event == "undone" and "rolled-back" or "rollback-incomplete", exit = exit,
+    seconds = time.utc() - self.began, step = ok and stuck or nil, next = exit ~= 0 and "runbook rollback " .. self.name or nil,
+  }
+  return exit
+end
+
+--- Undo a run. Exit 0: everything is as it was; 4: something needs a person (it says what), and it can be called again.
+---@async
+---@param name string?  nil: the only open one
+---@param o { dry_run?: boolean, overrule?: table[], deadline?: any, no_input?: boolean }
+---@param with_session function
+---@return integer exit_code
+function rollback.rollback(name, o, with_session)
+  local row = store.get(name, true)
+  local self = session.new { name = row.name, directory = store.directory(row.name), options = o }
+  return with_session(self, function()
+    self.book = require("runbook.run").book_of(row.name, o, false)
+    self.began = time.utc()
+    if o.dry_run then
+      return list_only(self)
+    elseif row.state == "rolled-back" then
+      events.notice(row.name .. " is rolled back already")
+      return 0
+    end
+    for id, state in pairs(self.journal.states.effect) do
+      if state == "intended" then
+        self.journal:move("effect", id, "lose")
+      end
+    end
+    self.journal:move("run", "run", "rollback")
+    self.journal:commit()
+    events.emit { type = "run-start", runbook = self.book.path, title = "Going back: " .. self.book.title,
+      directory = self.directory, resumed = true, rollback = true }
+    return supervisor.supervise(self, function()
+      require("runbook.job").stop_all(self)
+      obligation.meet_all(self, { scope = "step" })
+      return work(self)
+    end, function(ok, stuck)
+      return finish(self, ok, stuck)
+    end)
+  end)
+end
+
+return rollback

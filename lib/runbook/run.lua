@@ -1,0 +1,423 @@
+--- Runs: started, resumed, stopped; what `runbook run` and `runbook resume` do.
+
+local book = require "runbook.book"
+local data = require "runbook.data"
+local effect = require "runbook.effect"
+local errors = require "runbook.errors"
+local events = require "runbook.events"
+local journal = require "runbook.journal"
+local obligation = require "runbook.obligation"
+local params = require "runbook.params"
+local recorder = require "runbook.run.recorder"
+local session = require "runbook.run.session"
+local steps = require "runbook.run.steps"
+local store = require "runbook.store"
+local supervisor = require "runbook.run.supervisor"
+local task = require "runbook.core.task"
+local time = require "runbook.core.time"
+local units = require "runbook.units"
+
+local run = {}
+
+local EXIT = { done = 0, failed = 1, waiting = 5, declined = 6 }
+local RUN_EVENT = { done = "finish", failed = "fail", stopped = "stop", waiting = "wait", declined = "decline" }
+
+--- Exit codes by kind of error, where a run could not even begin (sysexits(3)).
+local EXIT_OF_KIND = { usage = 65, missing = 66, unreachable = 69, internal = 70, busy = 75, auth = 77, identity = 77, refused = 77 }
+
+--- The exit code for an error outside of any step.
+---@param err runbook.Error
+---@return integer
+function run.exit_code(err)
+  return EXIT_OF_KIND[err.kind] or 1
+end
+
+run.request_stop = supervisor.request_stop
+run.request_kill = supervisor.request_kill
+run.stop_requested = supervisor.stop_requested
+run.active = supervisor.active
+
+local function wants(list, id)
+  for _, one in ipairs(list or {}) do
+    if one == id or type(one) == "table" and one.id == id then
+      return one
+    end
+  end
+end
+
+local function must_know(the_book, o)
+  local known = {}
+  for _, item in ipairs(the_book.items) do
+    if item.id then
+      known[item.id] = true
+    end
+  end
+  local function check(what, id)
+    if id and not known[id] then
+      local names = {}
+      for name in pairs(known) do
+        names[#names + 1] = name
+      end
+      local near = require("runbook.nearest")(id, names)
+      errors.raise { kind = "usage", code = "EUSAGE", message = ("%s %s: no step is called that%s"):format(what, id,
+        near and ("; did you mean `" .. near .. "`?") or "") }
+    end
+  end
+  check("--until", o.until_)
+  check("--from", o.from)
+  check("--only", o.only)
+  for what, list in pairs { ["--skip"] = o.skip or {}, ["--again"] = o.again or {}, ["--overrule"] = o.overrule or {} } do
+    for _, one in ipairs(list) do
+      check(what, type(one) == "table" and one.id or one)
+    end
+  end
+  for what, map in pairs { ["--confirm"] = o.confirm or {}, ["--done"] = o.done or {} } do
+    for id in pairs(map) do
+      check(what, id)
+    end
+  end
+end
+
+local function duration(value)
+  return type(value) == "string" and units.parse_duration(value) or value
+end
+
+local function is_stale(item, row)
+  local fresh = duration(item.options.fresh)
+  return fresh and row and row.ended and time.utc() - row.ended > fresh
+end
+
+-- Checks run at every start; asked-for and outdated outcomes run again; everything else that is finished stays so.
+local function reopen(self)
+  local changed = {}
+  for _, item in ipairs(self.book.items) do
+    local state = item.id and self.journal:state("step", item.id)
+    if state == "done" or state == "already" or state == "skipped" then
+      local row = self.journal:step(item.id)
+      local asked = wants(self.options.again, item.id)
+      if item.kind == "checks" or asked or state == "done" and is_stale(item, row) then
+        if asked then
+          self.journal:decide("again", item.id)
+        end
+        self.journal:move("step", item.id, "redo")
+        self.results[item.id] = nil
+        self.journal:forget_units(item.id)
+      elseif row and (row.source and row.source ~= item.source_digest
+          or row.parameters and row.parameters ~= self.parameters_digest) then
+        changed[#changed + 1] = item.id
+      end
+    end
+  end
+  self.journal:commit()
+  if #changed > 0 then
+    events.notice(("changed since they ran, and kept as they are: %s (--again STEP does one again)")
+      :format(table.concat(changed, ", ")))
+  end
+end
+
+local function leave_units(self)
+  for _, one in ipairs(self.options.leave or {}) do
+    local found = false
+    for id, state in pairs(self.journal.states.unit) do
+      if id:sub(-#one.unit - 1) == "/" .. one.unit and state ~= "done" and state ~= "left" then
+        self.journal:move("unit", id, "leave", { reason = one.reason })
+        found = true
+      end
+    end
+    if not found then
+      errors.raise { kind = "usage", code = "EUSAGE", message = ("--leave %s: no unit that is still to do is called that"):format(one.unit) }
+    end
+    self.journal:decide("leave", one.unit, one.reason)
+  end
+  self.journal:commit()
+end
+
+local FINISHED = { done = true, skipped = true, already = true }
+
+local function skip(self, item, reason)
+  self.journal:move("step", item.id, "skip", { reason = reason, title = item.title })
+  self.journal:decide("skip", item.id, reason)
+  self.journal:commit()
+  events.emit { type = "step-end", step = item.id, title = item.title, outcome = "skipped", text = reason }
+end
+
+-- Works through the items; runs in a task of its own, so that it can be cancelled while the driver still writes.
+local function work(self, position_of, count)
+  local o, begun, outcome, detail = self.options, self.options.from == nil, "done", nil
+  for _, item in ipairs(self.book.items) do
+    begun = begun or item.id == o.from
+    if item.kind == "section" then
+      events.emit { type = "section", title = item.title }
+    elseif begun and (o.only == nil or o.only == item.id) and not FINISHED[self.journal:state("step", item.id)] then
+      local skipped = wants(o.skip, item.id)
+      if skipped then
+        skip(self, item, skipped.reason)
+      else
+        self.current = item
+        outcome, detail = steps.run_one(self, item, position_of[item.id], count)
+        self.current = nil
+        if not FINISHED[outcome] then
+          return outcome, detail, item
+        end
+      end
+    end
+    if item.id and item.id == o.until_ then
+      return "waiting", { text = ("--until %s"):format(item.id), exit = 0 }, item
+    end
+  end
+  if o.from or o.only then
+    for _, item in ipairs(self.book.items) do
+      if item.id and not FINISHED[self.journal:state("step", item.id)] then
+        return "waiting", { text = ("step %s is still to be done"):format(item.id), exit = 0 }, item
+      end
+    end
+  end
+  return "done"
+end
+
+local function positions(the_book)
+  local position_of, n = {}, 0
+  for _, item in ipairs(the_book.items) do
+    if item.id then
+      n = n + 1
+      position_of[item.id] = n
+    end
+  end
+  return position_of, n
+end
+
+-- Something that a killed process had begun to say it would do: nobody knows whether it did.
+local function recover(self)
+  for id, state in pairs(self.journal.states.effect) do
+    if state == "intended" then
+      self.journal:move("effect", id, "lose")
+    end
+  end
+  self.journal:commit()
+  self:in_phase(nil, "clean-up", obligation.meet_all, self, { scope = "step", keep_jobs = true })
+end
+
+local function finish(self, outcome, detail, item)
+  local exit = EXIT[outcome]
+  if outcome == "stopped" then
+    exit = supervisor.exit_code(self)
+  elseif detail and detail.exit then
+    exit = detail.exit
+  elseif outcome == "failed" and errors.is(detail, "busy") and detail.code == "ELOCKED" then
+    exit = 75
+  elseif outcome == "failed" and errors.is(detail, "identity") then
+    exit = 77
+  end
+  if outcome == "done" then
+    self:in_phase(nil, "clean-up", obligation.meet_all, self, { keep_jobs = true })
+  end
+  local text = detail and (detail.text or errors.is(detail) and tostring(detail)) or nil
+  self.journal:move("run", "run", RUN_EVENT[outcome], { detail = text })
+  self.journal:commit()
+  local resume = ("runbook resume %s"):format(self.name)
+  events.emit {
+    type = "run-end", state = outcome, exit = exit, seconds = time.utc() - self.began, step = item and item.id, text = text,
+    error = errors.is(detail) and errors.record(detail) or nil, next = outcome ~= "done" and resume or nil,
+  }
+  return exit
+end
+
+local function drive(self)
+  local position_of, count = positions(self.book)
+  self.began = time.utc()
+  return supervisor.supervise(self, work, function(ok, a, b, c)
+    if ok then
+      return finish(self, a, b, c)
+    elseif self.stopping then
+      return finish(self, "stopped", nil, self.current)
+    end
+    return finish(self, "failed", errors.from(a), self.current)
+  end, position_of, count)
+end
+
+-- Opens what every kind of work on a run needs, and closes it however that ends.
+local function with_session(self, fn)
+  local lock <close> = store.lock(self.name) -- luacheck: ignore lock
+  local record <close> = recorder.open(self) -- luacheck: ignore record
+  self.journal = self.journal or store.journal(self.name)
+  local ok, result = xpcall(task.with_context, errors.handler, { run = self.name, session = self, mode = "live" }, fn, self)
+  self.journal:close()
+  if not ok then
+    error(result, 0)
+  end
+  return result
+end
+
+local function keep_sources(self)
+  effect.own(function()
+    local core = require "runbook.core.file"
+    errors.check(nil, nil, core.write(self.directory .. "/run.lua", self.book.source, { mode = tonumber("600", 8) }))
+    errors.check(nil, nil, core.write(self.directory .. "/sources.json", data.encode(self.book.sources, "sources"),
+      { mode = tonumber("600", 8) }))
+  end)
+end
+
+local function begin(self, resumed)
+  self.parameters_digest = params.digest(self.book.values or {})
+  events.emit {
+    type = "run-start", runbook = self.book.path, title = self.book.title, directory = self.directory, resumed = resumed,
+    steps = select(2, positions(self.book)),
+  }
+end
+
+local function base_name(the_book, o)
+  local file = o.files and o.files[#o.files]
+  if o.name then
+    return o.name
+  elseif file and file ~= "-" then
+    return (file:match("([^/]+)$"):gsub("%.ya?ml$", ""))
+  end
+  return the_book.name
+end
+
+--- Start a run of a book.
+---@async
+---@param the_book runbook.Book
+---@param o table  name until_ from only skip again leave overrule confirm done no_input deadline files sets
+---@return integer exit_code
+function run.start(the_book, o)
+  must_know(the_book, o)
+  local name, directory = store.create(base_name(the_book, o))
+  local self = session.new { name = name, directory = directory, book = the_book, options = o }
+  self.journal = journal.create(directory .. "/journal.db", {
+    name = name, runbook = the_book.path, title = the_book.title, version = require("runbook.core.embed").version(),
+    started = tostring(time.utc()), host = journal.hostname(), steps = tostring(select(2, positions(the_book))),
+    parameters = data.encode(params.freeze(the_book.values or {}), "parameters") or "{}",
+  })
+  keep_sources(self)
+  return with_session(self, function()
+    self.journal:move("run", "run", "start")
+    self.journal:commit()
+    begin(self, false)
+    return drive(self)
+  end)
+end
+
+-- The files of a run as it left them, by the path they had.
+local function sources_of(directory)
+  local text = effect.own(require("runbook.core.file").read, directory .. "/sources.json")
+  return text and data.decode(text)
+end
+
+--- Load the book of an earlier run: the file as it is now (`edited`), else the sources that ran.
+---@async
+---@param name string
+---@param o table  sets, files
+---@param edited boolean
+---@return runbook.Book
+function run.book_of(name, o, edited)
+  local directory = store.directory(name)
+  local j = store.journal(name)
+  local path, thaw = j.meta.runbook, data.decode(j.meta.parameters)
+  j:close()
+  local sources = sources_of(directory)
+  if edited and pcall(book.find, path) then
+    sources = nil
+  end
+  return book.load(path, { thaw = thaw, sets = o.sets, files = o.files, sources = sources })
+end
+
+-- Where data lies and which machines are meant stays as the run began; other parameters may change, and it is said.
+local PINNED = { host = true, place = true, dir = true, path = true, hub = true, zone = true, copier = true }
+
+local function keep_changes(self)
+  local before = data.decode(self.journal.meta.parameters)
+  local now = params.freeze(self.book.values or {})
+  local changes = params.changes(before, now)
+  if #changes == 0 then
+    return
+  end
+  local types = {}
+  for _, one in ipairs(self.book.declaration) do
+    types[one[1]] = one[2]
+  end
+  for _, change in ipairs(changes) do
+    if PINNED[types[change.name]] then
+      errors.raise { kind = "usage", code = "EPINNED", message = ("parameter `%s` names clusters, hosts or paths and stays as the run began")
+        :format(change.name), hint = "start another run for another place" }
+    end
+    events.notice(("parameter %s: %s -> %s"):format(change.name, tostring(change.before), tostring(change.after)))
+    self.journal:decide("parameter", change.name, tostring(change.after))
+  end
+  self.journal:set_meta("parameters", data.encode(now, "parameters"))
+  self.journal:commit()
+end
+
+--- Go on with a run.
+---@async
+---@param name string?  nil: the only open one
+---@param o table  as for `run.start`
+---@return integer exit_code
+function run.resume(name, o)
+  local row = store.get(name)
+  if row.state:match("^roll") then
+    errors.raise { kind = "usage", code = "EUSAGE", message = ("%s is %s and does not go on"):format(row.name, row.state),
+      hint = row.state ~= "rolled-back" and ("runbook rollback %s"):format(row.name) or "start another run" }
+  end
+  local self = session.new { name = row.name, directory = store.directory(row.name), options = o }
+  return with_session(self, function()
+    self.book = run.book_of(row.name, o, true)
+    must_know(self.book, o)
+    if row.state == "done" and not (o.again and #o.again > 0) then
+      events.notice(("%s is done; --again STEP does a step again"):format(row.name))
+      return 0
+    end
+    keep_changes(self)
+    keep_sources(self)
+    self.journal:move("run", "run", self.journal:state("run", "run") == "new" and "start" or "recover")
+    self.journal:commit()
+    begin(self, true)
+    recover(self)
+    leave_units(self)
+    reopen(self)
+    return drive(self)
+  end)
+end
+
+--- Go back: see runbook.rollback.
+---@async
+function run.rollback(name, o)
+  return require("runbook.rollback").rollback(name, o, with_session)
+end
+
+--- Write down that a step is done, or is not to be done. Not while a process works on the run.
+---@async
+---@param name string?
+---@param id string
+---@param o { state: "done"|"skipped", reason: string }
+function run.mark(name, id, o)
+  local row = store.get(name, true)
+  local self = session.new { name = row.name, directory = store.directory(row.name), options = {} }
+  return with_session(self, function()
+    self.book = run.book_of(row.name, {}, true)
+    must_know(self.book, { only = id })
+    local event = o.state == "done" and "mark" or "skip"
+    self.journal:move("step", id, event, { reason = o.reason, ended = time.utc() })
+    for _, lost in ipairs(self.journal:query("SELECT id FROM effect WHERE step = ? AND state = 'unknown'", id)) do
+      self.journal:move("effect", lost.id, "settle")
+    end
+    self.journal:decide("mark " .. o.state, id, o.reason)
+    self.journal:commit()
+    events.emit { type = "step-end", step = id, outcome = o.state, text = o.reason }
+    return 0
+  end)
+end
+
+--- Take away a lock whose holder is gone; see runbook.lock.
+---@async
+function run.unlock(name, o)
+  return require("runbook.lock").unlock(name, o, with_session)
+end
+
+--- Remove what dead runs left; see runbook.sweep.
+---@async
+function run.sweep(o)
+  return require("runbook.sweep").sweep(o, with_session)
+end
+
+return run

@@ -1,0 +1,89 @@
+--- The work on a run as something that signals and deadlines can stop, while its driver lives on to write what became of it.
+
+local lock = require "runbook.lock"
+local task = require "runbook.core.task"
+local units = require "runbook.units"
+
+local supervisor = {}
+
+-- A process works on one run at a time; two hosts in one process have a Lua state, and so a supervisor, each.
+local active
+
+local SIGNAL_EXIT = { INT = 130, TERM = 143, HUP = 129, DEADLINE = 124 }
+
+--- A first Ctrl-C: nothing new starts, jobs are left running, the rest stops.
+---@param signal string  "INT"
+---@return boolean stopping  false when no run is worked on
+function supervisor.request_stop(signal)
+  if active == nil then
+    return false
+  end
+  active.stopping = active.stopping or signal
+  if active.worker then
+    active.worker:cancel()
+  end
+  return true
+end
+
+--- A second Ctrl-C: the jobs' process groups are ended too.
+function supervisor.request_kill()
+  if active then
+    active.kill_jobs = true
+  end
+end
+
+--- Is a stop under way?
+---@return boolean
+function supervisor.stop_requested()
+  return active ~= nil and active.stopping ~= nil
+end
+
+--- The session at work, for messages; nil when there is none.
+function supervisor.active()
+  return active
+end
+
+--- The exit code of work that was stopped.
+function supervisor.exit_code(session)
+  return SIGNAL_EXIT[session.stopping] or 130
+end
+
+local function start_deadline(session)
+  local deadline = session.options.deadline
+  if deadline == nil then
+    return nil
+  end
+  return task.spawn(function()
+    task.sleep(type(deadline) == "string" and units.parse_duration(deadline) or deadline)
+    supervisor.request_stop("DEADLINE")
+  end)
+end
+
+local function stop_jobs(session)
+  if session.stopping and session.kill_jobs then
+    session:in_phase(nil, "clean-up", require("runbook.job").stop_all, session)
+  end
+end
+
+--- Run `fn(session, ...)` in a task that can be stopped, then `finish(ok, results...)` in this one.
+---@async
+---@return any ...  what `finish` returns
+function supervisor.supervise(session, fn, finish, ...)
+  active = session
+  local deadline, keeper = start_deadline(session), lock.keeper(session)
+  session.worker = task.spawn(fn, session, ...)
+  task.join_all { session.worker }
+  if deadline then
+    deadline:cancel()
+    task.join_all { deadline }
+  end
+  stop_jobs(session)
+  local r = table.pack(finish(session.worker:result()))
+  keeper:cancel()
+  task.join_all { keeper }
+  session:in_phase(nil, "clean-up", lock.release_all, session)
+  active = nil
+  return table.unpack(r, 1, r.n)
+end
+
+return supervisor
