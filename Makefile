@@ -23,12 +23,12 @@ endif
 PKGS_BUILD := ca-certificates gcc libc6-dev libcurl4-openssl-dev libedit-dev liblua5.4-dev libsqlite3-dev libssl-dev \
               libuv1-dev libyaml-dev lua-argparse lua5.4 make pkg-config zlib1g-dev
 PKGS_RUN   := libcurl4 openssh-client rsync
-PKGS_WORLD := acl age attr e2fsprogs fuse3 lua-busted openssh-server openssl procps python3-minimal sudo
+PKGS_WORLD := acl age attr e2fsprogs fuse3 lua-busted openssh-server openssl lua-dkjson procps python3 sudo util-linux
 PKGS_LINT  := cppcheck lua-check
 PKGS_BENCH := ansible-core clustershell pdsh
 
 # -iquote: our yaml.h is not the one of <yaml.h>
-RB_CPPFLAGS = -D_GNU_SOURCE -iquote src -I$(BUILD) $(DEP_CPPFLAGS)
+RB_CPPFLAGS = -D_GNU_SOURCE -iquote src $(DEP_CPPFLAGS)
 RB_CFLAGS  := -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Werror $(RB_SAN)
 
 ENGINES  := $(sort $(filter-out src/main.c,$(wildcard src/*.c)))
@@ -110,7 +110,7 @@ bench: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD $(BUILD)/
 	RUNBOOK_BUILD=$(BUILD) $(BUILD)/runbook lua spec/bench/run.lua $(SPEC)
 
 lint: $(BUILD)/deps/LINT $(BUILD)/modules.c
-	luacheck --quiet lib/runbook runbooks spec examples src
+	luacheck --quiet $(wildcard lib/runbook runbooks spec examples src)
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 		--suppress=missingInclude -j$(shell nproc) -D_GNU_SOURCE -Isrc src spec/world
 

@@ -1,0 +1,305 @@
+--- Machines with an ssh server. Each has its own root, home, srv, tmp, users, processes, host name, boot id
+--- and host keys (machine.sh); what it shares with this one is the programs and the loopback network.
+
+return function(world)
+  local quote, must = world.quote, world.must
+
+  ---@class world.Machine
+  ---@field name string
+  ---@field address string
+  ---@field port integer
+  ---@field user_sudo string  may sudo without a password
+  ---@field user_plain string  may not
+  ---@field password string  of both users; root has none
+  ---@field key string  a private key every user's authorized_keys holds
+  ---@field fingerprint string  "SHA256:…" of the first host key
+  ---@field host_keys string[]  public keys, as in known_hosts
+  local Machine = {}
+  Machine.__index = Machine
+
+  local machines = {}
+  local users = { ["rb-sudo"] = 4001, ["rb-plain"] = 4002 }
+  local password = "open sesame"
+  local folders = "root home/rb-sudo home/rb-plain srv tmp var/tmp opt mnt"
+
+  local function write_accounts(etc, name)
+    local passwd, shadow, group = world.read "/etc/passwd", world.read "/etc/shadow", world.read "/etc/group"
+    local hash = must("openssl passwd -6 " .. quote(password))
+    for user, uid in pairs(users) do
+      passwd = passwd .. ("%s:x:%d:%d::/home/%s:/bin/bash\n"):format(user, uid, uid, user)
+      shadow = shadow .. ("%s:%s:19000:0:99999:7:::\n"):format(user, hash)
+      group = group .. ("%s:x:%d:\n"):format(user, uid)
+    end
+    world.write(etc .. "/passwd", passwd)
+    world.write(etc .. "/shadow", shadow)
+    world.write(etc .. "/group", group)
+    world.write(etc .. "/hostname", name .. "\n")
+    world.write(etc .. "/hosts", "127.0.0.1 localhost " .. name .. "\n")
+    world.write(etc .. "/sudoers.d/world", "rb-sudo ALL=(ALL:ALL) NOPASSWD: ALL\n")
+    must(("chmod 440 %s/sudoers.d/world && chmod 640 %s/shadow && chgrp shadow %s/shadow"):format(etc, etc, etc))
+  end
+
+  local function write_homes(disk, authorized)
+    local keys = {}
+    for _, kind in ipairs(authorized) do
+      keys[#keys + 1] = world.read(world.key(kind) .. ".pub")
+    end
+    for home, uid in pairs { root = 0, ["home/rb-sudo"] = 4001, ["home/rb-plain"] = 4002 } do
+      local ssh = ("%s/%s/.ssh"):format(disk, home)
+      must(("mkdir -m 700 %s"):format(ssh))
+      world.write(ssh .. "/authorized_keys", table.concat(keys))
+      must(("chmod 600 %s/authorized_keys && chown -R %d:%d %s/%s && chmod 700 %s/%s"):format(
+        ssh, uid, uid, disk, home, disk, home))
+    end
+  end
+
+  -- A PATH of nothing but these, for machines that lack things.
+  local function write_programs(etc, programs)
+    must(("mkdir -p %s/bin"):format(etc))
+    for _, program in ipairs(programs) do
+      must(("ln -s \"$(command -v %s)\" %s/bin/"):format(quote(program), etc))
+    end
+    return "/run/world/bin"
+  end
+
+  local function write_config(m, o)
+    local lines = {
+      "Port " .. m.port,
+      "PidFile /run/world/sshd.pid",
+      "TrustedUserCAKeys /run/world/ca.pub",
+      "AuthorizedKeysFile .ssh/authorized_keys",
+      "StrictModes no",
+      "UsePAM " .. (o.pam and "yes" or "no"),
+      "UseDNS no",
+      "PrintMotd no",
+      "PermitRootLogin yes",
+      "MaxStartups 300",
+      "MaxSessions " .. (o.max_sessions or 10),
+      "LogLevel VERBOSE",
+      "AcceptEnv LANG LC_* RB_*",
+      -- root's own .bashrc is not read, and its 140 ms not spent, by a shell that thinks it is nested
+      "SetEnv SHLVL=5" .. (o.programs and " PATH=" .. write_programs(m.etc, o.programs) or ""),
+      "Subsystem sftp internal-sftp",
+    }
+    for _, address in ipairs(m.addresses) do
+      lines[#lines + 1] = "ListenAddress " .. address
+    end
+    for _, kind in ipairs(m.host_key_kinds) do
+      lines[#lines + 1] = ("HostKey /run/world/ssh_host_%s_key"):format(kind)
+    end
+    table.move(o.config or {}, 1, #(o.config or {}), #lines + 1, lines)
+    world.write(m.etc .. "/sshd_config", table.concat(lines, "\n") .. "\n")
+  end
+
+  local function make_host_keys(m)
+    m.host_keys = {}
+    for i, kind in ipairs(m.host_key_kinds) do
+      local file = ("%s/ssh_host_%s_key"):format(m.etc, kind)
+      must(("ssh-keygen -q -t %s -N '' -C '' -f %s"):format(kind, file))
+      m.host_keys[i] = world.read(file .. ".pub"):match "^%S+ %S+"
+    end
+    m.fingerprint = must(("ssh-keygen -lf %s/ssh_host_%s_key.pub"):format(m.etc, m.host_key_kinds[1])):match "SHA256:%S+"
+  end
+
+  --- A machine with an ssh server.
+  ---@async
+  ---@param o { name?: string, max_sessions?: integer, address?: string, addresses?: string[], host_keys?: string[],
+  ---           authorized?: string[], config?: string[], disks?: table<string, string>, programs?: string[], pam?: boolean }?
+  --- `addresses` more than one: the same server on all of them, one port. `authorized`: kinds of world.key (all but the
+  --- stranger's). `disks`: mount point below /srv, /opt or /mnt to "SIZE" or "SIZE:tmpfs". `programs`: all that is on PATH.
+  ---@return world.Machine
+  function world.sshd(o)
+    o = o or {}
+    local name = o.name or ("machine%d"):format(#machines + 1)
+    local folder = world.folder(name)
+    local addresses = o.addresses or { o.address or world.address() }
+    local m = setmetatable({
+      name = name, folder = folder, etc = folder .. "/etc", options = o,
+      address = addresses[1], addresses = addresses,
+      host_key_kinds = o.host_keys or { "ed25519", "ecdsa" },
+      user_sudo = "rb-sudo", user_plain = "rb-plain", password = password, key = world.key(),
+    }, Machine)
+    must(("cd %s && mkdir -p etc/sudoers.d disks log && mkdir disk && cd disk && mkdir -p %s && chmod 1777 tmp var/tmp"):format(
+      folder, folders))
+    for mountpoint in pairs(o.disks or {}) do
+      must(("mkdir -p %s/disk%s"):format(folder, quote(mountpoint)))
+    end
+    write_accounts(m.etc, name)
+    write_homes(folder .. "/disk", o.authorized or { "ed25519", "rsa", "ecdsa", "rsa_pem", "locked" })
+    must(("cp %s.pub %s/ca.pub"):format(world.key "ca", m.etc))
+    make_host_keys(m)
+    machines[#machines + 1] = m
+    m:boot()
+    return m
+  end
+
+  --- Switch it on. Disks are as they were; processes are gone and the boot id is another.
+  ---@async
+  function Machine:boot()
+    local argv = { "unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "spec/world/machine.sh", self.folder, self.name }
+    for mountpoint, size in pairs(self.options.disks or {}) do
+      argv[#argv + 1] = mountpoint .. "=" .. size
+    end
+    os.remove(self.etc .. "/up")
+    self.leash = world.start(argv, { log = self.folder .. "/log/machine" })
+    world.wait_until(self.name .. " to boot", function()
+      if not self.leash:alive() then
+        error("cannot make a machine (this needs root): " .. world.read(self.folder .. "/log/machine"))
+      end
+      return world.read(self.etc .. "/up")
+    end)
+    self.pid = world.children(world.children(self.leash.pid)[1])[1]
+    self:start_sshd()
+  end
+
+  --- Run a shell line on the machine, not through ssh.
+  ---@param line string
+  ---@param user string?  default root
+  ---@return string output, integer code
+  function Machine:sh(line, user)
+    local login = user and ("setpriv --reuid %d --regid %d --clear-groups "):format(users[user], users[user]) or ""
+    local home = user and "/home/" .. user or "/root"
+    return world.sh(("nsenter -t %d -m -u -p --wd=/proc/%d/root%s env -i HOME=%s PATH=/usr/sbin:/usr/bin:/sbin:/bin %ssh -c %s"):format(
+      self.pid, self.pid, home, home, login, quote(line)))
+  end
+
+  --- The same, but it has to succeed.
+  function Machine:must(line, user)
+    local output, code = self:sh(line, user)
+    if code ~= 0 then
+      error(("%s: %s\nexit code %d: %s"):format(self.name, line, code, output), 2)
+    end
+    return output
+  end
+
+  function Machine:start_sshd()
+    for _ = 1, 20 do
+      self.port = self.port or math.random(20000, 32000)
+      write_config(self, self.options)
+      local output, code = self:sh "/usr/sbin/sshd -f /run/world/sshd_config -E /run/world/sshd.log"
+      if code == 0 then
+        return
+      end
+      local log = output .. (world.read(self.etc .. "/sshd.log") or "")
+      if not log:find "Address already in use" then
+        error(self.name .. ": sshd does not start: " .. log)
+      end
+      os.remove(self.etc .. "/sshd.log")
+      self.port = nil
+    end
+    error "no free port"
+  end
+
+  --- No new connections; those there are stay.
+  function Machine:stop_sshd()
+    self:must "kill $(cat /run/world/sshd.pid)"
+  end
+
+  --- What runs there, without the machine's first process and its ssh server.
+  ---@return { pid: integer, command: string }[]  pids as the machine numbers them
+  function Machine:processes()
+    local list = {}
+    local master = (world.read(self.etc .. "/sshd.pid") or ""):match "%d+"
+    local inside = world.read(("/proc/%d/stat"):format(self.pid)) and self:must "ps -ww -eo pid=,args=" or ""
+    for pid, command in inside:gmatch "(%d+) ([^\n]+)" do
+      if pid ~= "1" and pid ~= master and not command:find("ps -ww -eo", 1, true) then
+        list[#list + 1] = { pid = tonumber(pid), command = command }
+      end
+    end
+    return list
+  end
+
+  --- Signal every process whose command line contains `text`.
+  ---@param text string  plain, no pattern
+  ---@param signal string?  default "KILL"
+  ---@return integer count
+  function Machine:kill(text, signal)
+    local count = 0
+    for _, process in ipairs(self:processes()) do
+      if process.command:find(text, 1, true) then
+        self:sh(("kill -%s %d"):format(signal or "KILL", process.pid))
+        count = count + 1
+      end
+    end
+    return count
+  end
+
+  --- End every ssh connection from the server's side; what they started may live on.
+  function Machine:drop_connections()
+    return self:kill "sshd: "
+  end
+
+  --- Pull the plug: every process is gone at once. `boot` brings it back.
+  ---@async
+  function Machine:crash()
+    self.leash:stop()
+  end
+
+  --- Where this machine sees a path of that one.
+  ---@param path string  absolute
+  function Machine:path(path)
+    return ("/proc/%d/root%s"):format(self.pid, path)
+  end
+
+  function Machine:read(path)
+    return world.read(self:path(path))
+  end
+
+  function Machine:write(path, text)
+    world.write(self:path(path), text)
+  end
+
+  --- What sshd wrote to its log.
+  function Machine:log()
+    return world.read(self.etc .. "/sshd.log") or ""
+  end
+
+  --- Lines for a known_hosts file.
+  function Machine:known_hosts()
+    local lines = {}
+    for _, address in ipairs(self.addresses) do
+      for _, key in ipairs(self.host_keys) do
+        lines[#lines + 1] = ("[%s]:%d %s\n"):format(address, self.port, key)
+      end
+    end
+    return table.concat(lines)
+  end
+
+  ---@async
+  function Machine:close()
+    if self.leash:alive() then
+      self:crash()
+      must("rm -rf --one-file-system " .. self.folder)
+    end
+  end
+
+  Machine.__close = Machine.close
+
+  --- A file for `ssh -F` in which the machines are known by their names, with keys and host keys.
+  ---@param list world.Machine[]
+  ---@param o { user?: string, key?: string }?  default root, and the key everybody has
+  ---@return string path
+  function world.ssh_config(list, o)
+    o = o or {}
+    local folder = world.folder "ssh"
+    local known, lines = {}, {}
+    for _, m in ipairs(list) do
+      known[#known + 1] = m:known_hosts()
+      lines[#lines + 1] = ("Host %s\n  HostName %s\n  Port %d\n"):format(m.name, m.address, m.port)
+    end
+    lines[#lines + 1] = ("Host *\n  User %s\n  IdentityFile %s\n  IdentitiesOnly yes\n  IdentityAgent none\n"):format(
+      o.user or "root", o.key or world.key())
+    lines[#lines + 1] = ("  UserKnownHostsFile %s/known_hosts\n  GlobalKnownHostsFile none\n  BatchMode yes\n"):format(folder)
+    world.write(folder .. "/known_hosts", table.concat(known))
+    world.write(folder .. "/config", table.concat(lines))
+    return folder .. "/config"
+  end
+
+  ---@async
+  function world.stop_machines()
+    for i = #machines, 1, -1 do
+      machines[i]:close()
+      machines[i] = nil
+    end
+  end
+end
