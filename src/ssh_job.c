@@ -1,0 +1,432 @@
+/* ssh_job.c - the threads that shake hands and authenticate, and the jobs they do. */
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <openssl/crypto.h>
+#include <sys/socket.h>
+
+#include "ssh_job.h"
+
+#define THREADS 16
+
+struct ssh_hub {
+	uv_loop_t *loop;
+	uv_async_t async;
+	pthread_mutex_t mutex;
+	pthread_cond_t quiet;		/* the last thread is gone */
+	struct ssh_job *queue, **queue_end, *running, *finished;
+	int threads;
+	int users;			/* the owner, its connects, the async handle, each thread */
+	int waiting;			/* jobs of the loop, so that the loop stays alive for them */
+	bool closed;
+};
+
+static pthread_once_t library_once = PTHREAD_ONCE_INIT;
+
+/* libssh2's own counter of users is not safe between threads, so it is counted up once for good. */
+static void
+library_init(void)
+{
+	libssh2_init(0);
+}
+
+struct ssh_options *
+ssh_options_new(void)
+{
+	struct ssh_options *o = calloc(1, sizeof *o);
+
+	if (o == NULL)
+		return NULL;
+	o->port = 22;
+	o->timeout = 15;
+	o->keepalive = 15;
+	for (enum ssh_method m = SSH_AGENT; m < SSH_METHODS; m++)
+		o->order[o->order_count++] = m;
+	return o;
+}
+
+static void
+text_wipe(struct ssh_text *t)
+{
+	if (t->bytes != NULL)
+		OPENSSL_cleanse(t->bytes, t->length);
+	free(t->bytes);
+}
+
+static void
+strings_free(char **list, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		free(list[i]);
+	free(list);
+}
+
+void
+ssh_options_free(struct ssh_options *o)
+{
+	if (o == NULL)
+		return;
+	for (size_t i = 0; i < o->identity_count; i++) {
+		free(o->identities[i].path);
+		free(o->identities[i].certificate);
+		text_wipe(&o->identities[i].key);
+		text_wipe(&o->identities[i].passphrase);
+	}
+	free(o->identities);
+	for (size_t i = 0; i < o->answer_count; i++)
+		text_wipe(&o->answers[i]);
+	free(o->answers);
+	text_wipe(&o->password);
+	strings_free(o->known_hosts, o->known_hosts_count);
+	strings_free(o->pins, o->pin_count);
+	free(o->host);
+	free(o->user);
+	free(o->alias);
+	free(o->agent);
+	free(o);
+}
+
+void
+ssh_failure_set(struct ssh_failure *f, const char *code, const char *format, ...)
+{
+	va_list ap;
+
+	if (f->code != NULL)
+		return;
+	f->code = code;
+	va_start(ap, format);
+	vsnprintf(f->message, sizeof f->message, format, ap);
+	va_end(ap);
+}
+
+void
+ssh_failure_fini(struct ssh_failure *f)
+{
+	for (size_t i = 0; i < f->prompt_count; i++)
+		free(f->prompts[i].text);
+	free(f->prompts);
+	free(f->key);
+	memset(f, 0, sizeof *f);
+}
+
+void
+ssh_list_add(char *list, size_t size, const char *format, ...)
+{
+	size_t length = strlen(list);
+	va_list ap;
+
+	if (length > 0 && length + 3 < size) {
+		memcpy(list + length, ", ", 3);
+		length += 2;
+	}
+	va_start(ap, format);
+	vsnprintf(list + length, size - length, format, ap);
+	va_end(ap);
+}
+
+struct ssh_job *
+ssh_job_new(struct ssh_options *o, struct wire *wire, void (*finished)(struct ssh_job *j, void *arg), void *arg)
+{
+	struct ssh_job *j = calloc(1, sizeof *j);
+
+	if (j == NULL)
+		return NULL;
+	j->o = o;
+	j->wire = wire;
+	wire->owner = j;
+	j->finished = finished;
+	j->arg = arg;
+	return j;
+}
+
+void
+ssh_job_free(struct ssh_job *j)
+{
+	if (j == NULL)
+		return;
+	if (j->lib != NULL) {
+		wire_shut(j->wire);	/* nothing to say goodbye to, so libssh2 cannot want to wait */
+		libssh2_session_free(j->lib);
+	}
+	wire_free(j->wire);
+	ssh_options_free(j->o);
+	ssh_failure_fini(&j->failure);
+	free(j);
+}
+
+bool
+ssh_job_again(struct ssh_job *j, int rc)
+{
+	if (rc != LIBSSH2_ERROR_EAGAIN)
+		return false;
+	j->broken = wire_wait(j->wire, j->deadline);
+	return j->broken == 0;
+}
+
+void
+ssh_job_run(struct ssh_job *j)
+{
+	uint64_t allowed = (uint64_t)(j->o->timeout * 1000);
+
+	if ((j->lib = wire_session(j->wire)) == NULL) {
+		ssh_failure_set(&j->failure, "ENOMEM", "out of memory");
+		return;
+	}
+	j->deadline = wire_now_ms() + allowed;
+	if (!ssh_job_shake_hands(j))
+		return;
+	j->deadline = wire_now_ms() + allowed;
+	ssh_job_authenticate(j);
+}
+
+uv_loop_t *
+ssh_hub_loop(const struct ssh_hub *hub)
+{
+	return hub->loop;
+}
+
+/* With the mutex held, which is let go.  The last user frees the hub. */
+static void
+leave(struct ssh_hub *hub)
+{
+	bool last = --hub->users == 0;
+
+	pthread_mutex_unlock(&hub->mutex);
+	if (!last)
+		return;
+	pthread_mutex_destroy(&hub->mutex);
+	pthread_cond_destroy(&hub->quiet);
+	free(hub);
+}
+
+void
+ssh_hub_hold(struct ssh_hub *hub)
+{
+	pthread_mutex_lock(&hub->mutex);
+	hub->users++;
+	pthread_mutex_unlock(&hub->mutex);
+}
+
+void
+ssh_hub_release(struct ssh_hub *hub)
+{
+	pthread_mutex_lock(&hub->mutex);
+	leave(hub);
+}
+
+static void
+running_remove(struct ssh_hub *hub, struct ssh_job *j)
+{
+	struct ssh_job **at = &hub->running;
+
+	while (*at != j)
+		at = &(*at)->next;
+	*at = j->next;
+	j->next = NULL;
+}
+
+/* Does jobs until none is left.  The mutex is free only while a job runs. */
+static void *
+work(void *arg)
+{
+	struct ssh_hub *hub = arg;
+	struct ssh_job *j;
+
+	pthread_mutex_lock(&hub->mutex);
+	while ((j = hub->queue) != NULL) {
+		if ((hub->queue = j->next) == NULL)
+			hub->queue_end = &hub->queue;
+		j->next = hub->running;
+		hub->running = j;
+		pthread_mutex_unlock(&hub->mutex);
+		ssh_job_run(j);
+		pthread_mutex_lock(&hub->mutex);
+		running_remove(hub, j);
+		if (j->abandoned || hub->closed) {
+			ssh_job_free(j);
+			continue;
+		}
+		j->next = hub->finished;
+		hub->finished = j;
+		uv_async_send(&hub->async);
+	}
+	if (--hub->threads == 0)
+		pthread_cond_signal(&hub->quiet);
+	leave(hub);
+	return NULL;
+}
+
+static void
+settled(struct ssh_hub *hub)
+{
+	if (--hub->waiting == 0)
+		uv_unref((uv_handle_t *)&hub->async);
+}
+
+static void
+collect(uv_async_t *async)
+{
+	struct ssh_hub *hub = async->data;
+	struct ssh_job *j;
+
+	for (;;) {
+		pthread_mutex_lock(&hub->mutex);
+		if ((j = hub->finished) != NULL)
+			hub->finished = j->next;
+		pthread_mutex_unlock(&hub->mutex);
+		if (j == NULL)
+			return;
+		settled(hub);
+		j->finished(j, j->arg);
+	}
+}
+
+struct ssh_hub *
+ssh_hub_new(uv_loop_t *loop)
+{
+	struct ssh_hub *hub = calloc(1, sizeof *hub);
+
+	if (hub == NULL)
+		return NULL;
+	pthread_once(&library_once, library_init);
+	hub->loop = loop;
+	hub->queue_end = &hub->queue;
+	hub->users = 2;
+	if (uv_async_init(loop, &hub->async, collect) != 0) {
+		free(hub);
+		return NULL;
+	}
+	hub->async.data = hub;
+	uv_unref((uv_handle_t *)&hub->async);
+	pthread_mutex_init(&hub->mutex, NULL);
+	pthread_cond_init(&hub->quiet, NULL);
+	return hub;
+}
+
+/* A thread takes no signals: they are the loop's. */
+static bool
+thread_start(struct ssh_hub *hub)
+{
+	sigset_t all, before;
+	pthread_attr_t attributes;
+	pthread_t thread;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	pthread_attr_init(&attributes);
+	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	error = pthread_create(&thread, &attributes, work, hub);
+	pthread_attr_destroy(&attributes);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return error == 0;
+}
+
+void
+ssh_hub_submit(struct ssh_hub *hub, struct ssh_job *j)
+{
+	if (hub->waiting++ == 0)
+		uv_ref((uv_handle_t *)&hub->async);
+	pthread_mutex_lock(&hub->mutex);
+	j->next = NULL;
+	*hub->queue_end = j;
+	hub->queue_end = &j->next;
+	if (hub->threads < THREADS && thread_start(hub)) {
+		hub->threads++;
+		hub->users++;
+	} else if (hub->threads == 0) {		/* no thread to be had: say so from the loop, as ever */
+		hub->queue = NULL;
+		hub->queue_end = &hub->queue;
+		ssh_failure_set(&j->failure, "EAGAIN", "no thread could be started for the handshake");
+		j->next = hub->finished;
+		hub->finished = j;
+		uv_async_send(&hub->async);
+	}
+	pthread_mutex_unlock(&hub->mutex);
+}
+
+static bool
+unlink_from(struct ssh_job **list, struct ssh_job *j)
+{
+	for (; *list != NULL; list = &(*list)->next) {
+		if (*list == j) {
+			*list = j->next;
+			return true;
+		}
+	}
+	return false;
+}
+
+void
+ssh_hub_abandon(struct ssh_hub *hub, struct ssh_job *j)
+{
+	bool ours;
+
+	pthread_mutex_lock(&hub->mutex);
+	if (hub->closed) {	/* the hub has taken care of the job */
+		pthread_mutex_unlock(&hub->mutex);
+		return;
+	}
+	ours = unlink_from(&hub->queue, j) || unlink_from(&hub->finished, j);
+	hub->queue_end = &hub->queue;
+	while (*hub->queue_end != NULL)
+		hub->queue_end = &(*hub->queue_end)->next;
+	if (!ours) {
+		j->abandoned = true;
+		shutdown(j->wire->fd, SHUT_RDWR);
+	}
+	pthread_mutex_unlock(&hub->mutex);
+	if (ours)
+		ssh_job_free(j);
+	settled(hub);
+}
+
+static void
+async_closed(uv_handle_t *async)
+{
+	ssh_hub_release(async->data);
+}
+
+static void
+free_all(struct ssh_job *j)
+{
+	while (j != NULL) {
+		struct ssh_job *next = j->next;
+
+		ssh_job_free(j);
+		j = next;
+	}
+}
+
+/*
+ * Threads notice their shut sockets at once.  They are given a second all the same, so that none
+ * is inside OpenSSL when the process ends and OpenSSL puts its things away.
+ */
+void
+ssh_hub_free(struct ssh_hub *hub)
+{
+	struct timespec until;
+
+	if (hub == NULL)
+		return;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec++;
+	pthread_mutex_lock(&hub->mutex);
+	hub->closed = true;
+	free_all(hub->queue);
+	free_all(hub->finished);
+	hub->queue = hub->finished = NULL;
+	hub->queue_end = &hub->queue;
+	for (struct ssh_job *j = hub->running; j != NULL; j = j->next)
+		shutdown(j->wire->fd, SHUT_RDWR);
+	while (hub->threads > 0 && pthread_cond_timedwait(&hub->quiet, &hub->mutex, &until) == 0)
+		continue;
+	pthread_mutex_unlock(&hub->mutex);
+	uv_close((uv_handle_t *)&hub->async, async_closed);
+	ssh_hub_release(hub);
+}
