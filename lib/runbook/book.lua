@@ -91,7 +91,8 @@ end
 local function require_for(self)
   local loaded = {}
   return function(name)
-    if name == "runbook" or name:match("^runbook%.") and not name:match("^runbook%.core%f[%A]") then
+    local ours = name == "runbook" or name:match("^runbook%.")
+    if not name:match("^runbook%.core%f[%A]") and (ours or package.preload[name]) then -- preload: an embedding program's own
       return require(name)
     elseif loaded[name] ~= nil then
       return loaded[name]
