@@ -1,0 +1,145 @@
+--- A failure as an operator reads it: what, where, what the other side said, the likely cause. And its exit code.
+
+local errors = require "runbook.errors"
+local human = require "runbook.human"
+local visible = require "runbook.visible"
+
+local failure = {}
+
+-- What ends the command before a step could fail, or instead of one. A step that failed is always 1.
+local EXIT = {
+  usage = 64, missing = 66, unreachable = 69, lost = 69, timeout = 69, internal = 70, full = 74, busy = 75, limit = 75,
+  auth = 77, identity = 77, refused = 77, cancelled = 130,
+}
+
+-- What the loader and the parameters say of files, though their kind is `usage`.
+local EXIT_BY_CODE = {
+  EDUPLICATE = 65, EEMPTY = 65, EGLOBAL = 65, ELOAD = 65, ELOADING = 65, ESYNTAX = 65, EUNSUPPORTED = 65, EUTF8 = 65,
+}
+
+local SAID_LINES = 20
+
+--- The exit code of an error that reached the command.
+---@param e any
+---@return integer
+function failure.exit_code(e)
+  e = errors.from(e)
+  if math.type(e.exit) == "integer" then
+    return e.exit
+  end
+  return EXIT_BY_CODE[e.code] or EXIT[e.kind] or 1
+end
+
+--- The last lines of what was said, the same line several times in a row only once.
+---@param text string
+---@param limit? integer
+---@return string
+function failure.said(text, limit)
+  local lines, last, times = {}, nil, 0
+  local function close()
+    if times > 1 then
+      lines[#lines] = ("%s   (%d times)"):format(last, times)
+    end
+  end
+  for line in visible.text(text):gmatch("[^\n]+") do
+    if line == last then
+      times = times + 1
+    else
+      close()
+      lines[#lines + 1], last, times = line, line, 1
+    end
+  end
+  close()
+  limit = limit or SAID_LINES
+  if #lines > limit then
+    local left = #lines - limit
+    lines = table.move(lines, left + 1, #lines, 2, { ("(%s before this)"):format(human.plural(left, "line")) })
+  end
+  return table.concat(lines, "\n")
+end
+
+--- The line of the runbook that led to an error.
+---@param e table
+---@return string? place  "move-hub.lua:116"
+function failure.place(e)
+  if e.where then
+    return e.where
+  end
+  for line in (e.trace or ""):gmatch("[^\n]+") do
+    local place, file = line:match("^%s*((.-%.lua):%d+):")
+    if place and not file:find("lib/runbook", 1, true) and not file:find("^%[C%]") then
+      return place
+    end
+  end
+end
+
+local function ended_how(e)
+  if e.signal then
+    return "killed by signal " .. e.signal
+  elseif e.status then
+    return ("exit status %d"):format(e.status)
+  end
+end
+
+-- The chain of causes, those that say something new.
+local function because(e, message)
+  local texts, cause = {}, e.cause
+  while type(cause) == "table" do
+    local text = cause.message
+    if text and not message:find(text, 1, true) then
+      texts[#texts + 1] = cause.target and not text:find(cause.target, 1, true) and cause.target .. ": " .. text or text
+    end
+    cause = cause.cause
+  end
+  return #texts > 0 and visible.text(table.concat(texts, "\nbecause ")) or nil
+end
+
+--- The rows that explain an error, for `human.rows`.
+---@param e table  an error value or the record of one
+---@param extra? { unit: string? }
+---@return table[]
+function failure.rows(e, extra)
+  local message = visible.text(e.message or e.kind or "no reason was given")
+  local rows = {}
+  local function row(label, text, whole)
+    if text and text ~= "" then
+      rows[#rows + 1] = { label, text, whole = whole }
+    end
+  end
+  row("unit", extra and extra.unit and visible.line(extra.unit))
+  row("what", message)
+  if e.target and not message:find(e.target, 1, true) then
+    row("where", visible.line(e.target))
+  end
+  row("tried", e.tried and e.tried ~= message and visible.text(e.tried), true)
+  local how = ended_how(e)
+  row("ended", how and not message:find(how, 1, true) and how)
+  row("said", e.stderr and not message:find(e.stderr, 1, true) and failure.said(e.stderr), true)
+  row("because", because(e, message))
+  row("at", failure.place(e), true)
+  row("likely", e.hint and visible.text(e.hint))
+  if e.kind == "internal" and e.trace then
+    row("trace", visible.text((e.trace:gsub("^stack traceback:\n", ""):gsub("\t", ""))), true)
+    row("please", "this is a mistake in runbook itself, not in what you did; the lines above show where")
+  end
+  return rows
+end
+
+--- An error that ended the command before anything was begun, as text.
+---@param e any
+---@param width integer
+---@return string
+function failure.text(e, width)
+  e = errors.from(e)
+  local rows = failure.rows(e)
+  local head = table.remove(rows, 1)[2]
+  if e.target and not head:find(e.target, 1, true) then
+    head = visible.line(e.target) .. ": " .. head
+    table.remove(rows, 1)
+  end
+  local lines = human.rows(rows, width)
+  table.insert(lines, 1, "runbook: " .. head)
+  return table.concat(lines, "\n") .. "\n"
+end
+
+return failure

@@ -1,0 +1,184 @@
+--- Numbers, times and names as people write them.
+
+local human = {}
+
+local SIZES = { "bytes", "kB", "MB", "GB", "TB", "PB", "EB" }
+
+--- "4.4 GB"; decimal, as disks are sold and rates are given.
+---@param bytes number
+---@return string
+function human.bytes(bytes)
+  local value, i = bytes, 1
+  while math.abs(value) >= 999.5 and i < #SIZES do
+    value, i = value / 1000, i + 1
+  end
+  if i == 1 then
+    return ("%d %s"):format(value, bytes == 1 and "byte" or "bytes")
+  end
+  local format = value < 9.995 and "%.2f %s" or value < 99.95 and "%.1f %s" or "%.0f %s"
+  return format:format(value, SIZES[i])
+end
+
+--- "1.06 of 2.00 TB": two sizes in the unit of the larger.
+---@param done number
+---@param total number
+---@return string
+function human.bytes_of(done, total)
+  local number, unit = human.bytes(total):match("^(%S+) (%S+)$")
+  local power = 0
+  for i, name in ipairs(SIZES) do
+    power = name == unit and i - 1 or power
+  end
+  local decimals = #(number:match("%.(%d+)$") or "")
+  return ("%." .. decimals .. "f of %s %s"):format(done / 1000 ^ power, number, unit)
+end
+
+--- "14,213,877"
+---@param n integer
+---@return string
+function human.count(n)
+  local text = ("%d"):format(n):reverse():gsub("(%d%d%d)", "%1,"):reverse()
+  return (text:gsub("^(%-?),", "%1"))
+end
+
+--- "0.4 s", "12 s", "40 min 12 s", "3 h 12 min", "2 d 3 h"
+---@param seconds number
+---@return string
+function human.duration(seconds)
+  seconds = math.max(0, seconds)
+  if seconds < 9.95 then
+    return seconds < 0.05 and "0 s" or ((("%.1f"):format(seconds):gsub("%.0$", "")) .. " s")
+  end
+  local s = math.floor(seconds + 0.5)
+  if s < 60 then
+    return ("%d s"):format(s)
+  elseif s < 3600 then
+    return s % 60 == 0 and ("%d min"):format(s // 60) or ("%d min %d s"):format(s // 60, s % 60)
+  end
+  local m = math.floor(seconds / 60 + 0.5)
+  if m < 1440 then
+    return m % 60 == 0 and ("%d h"):format(m // 60) or ("%d h %d min"):format(m // 60, m % 60)
+  end
+  local h = math.floor(seconds / 3600 + 0.5)
+  return h % 24 == 0 and ("%d d"):format(h // 24) or ("%d d %d h"):format(h // 24, h % 24)
+end
+
+--- "1 home", "800 homes"
+---@param n integer
+---@param one string
+---@param many? string
+---@return string
+function human.plural(n, one, many)
+  return ("%s %s"):format(human.count(n), n == 1 and one or many or one .. "s")
+end
+
+-- "web" 3 ".example" of "web03.example", with the width of its zeros; nil where there is no number.
+local function numbered(name)
+  local head, digits, tail = name:match("^(.-)(%d+)(%D*)$")
+  if not digits or #digits > 9 then
+    return nil
+  end
+  return head, tonumber(digits), tail, digits:sub(1, 1) == "0" and #digits or 0
+end
+
+local function ranges_of(numbers, zeros)
+  local format = zeros > 0 and "%0" .. zeros .. "d" or "%d"
+  table.sort(numbers)
+  local parts, i = {}, 1
+  while i <= #numbers do
+    local j = i
+    while numbers[j + 1] == numbers[j] + 1 do
+      j = j + 1
+    end
+    local first, last = format:format(numbers[i]), format:format(numbers[j])
+    parts[#parts + 1] = i == j and first or first .. "-" .. last
+    i = j + 1
+  end
+  return parts
+end
+
+--- Many names in few letters: "db,web[1-3,7].example".
+---@param names string[]
+---@return string
+function human.fold(names)
+  local groups, order = {}, {}
+  for _, name in ipairs(names) do
+    local head, number, tail, zeros = numbered(name)
+    local key = head and ("%s\0%s\0%d"):format(head, tail, zeros) or name
+    if not groups[key] then
+      groups[key] = { head = head, tail = tail, zeros = zeros, name = name }
+      order[#order + 1] = groups[key]
+    end
+    table.insert(groups[key], number)
+  end
+  for i, group in ipairs(order) do
+    if not group.head or #group == 1 then
+      order[i] = group.name
+    else
+      order[i] = ("%s[%s]%s"):format(group.head, table.concat(ranges_of(group, group.zeros), ","), group.tail)
+    end
+  end
+  table.sort(order)
+  return table.concat(order, ",")
+end
+
+local function wrap_paragraph(paragraph, width, lines)
+  local indent = paragraph:match("^%s*") -- what is indented stays so
+  local line, empty = indent, true
+  for word in paragraph:gmatch("%S+") do
+    local longer = empty and line .. word or line .. " " .. word
+    if not empty and (utf8.len(longer) or #longer) > width then
+      lines[#lines + 1] = line
+      longer = indent .. word
+    end
+    line, empty = longer, false
+  end
+  lines[#lines + 1] = empty and "" or line
+end
+
+--- Break a text into lines of at most `width` columns at its spaces; its own line breaks stay.
+---@param text string
+---@param width? integer  nil: only at its own
+---@return string[]
+function human.wrap(text, width)
+  local lines = {}
+  for paragraph in (text .. "\n"):gmatch("(.-)\n") do
+    if width then
+      wrap_paragraph(paragraph, width, lines)
+    else
+      lines[#lines + 1] = paragraph
+    end
+  end
+  while lines[#lines] == "" and #lines > 1 do
+    lines[#lines] = nil
+  end
+  return lines
+end
+
+--- Rows of a label and a text, the texts below each other:
+---
+---       what    No space left on device
+---       said    rsync: write failed
+---
+--- A row is { label, text, whole = true when its lines must not be broken (commands, what others said) }.
+---@param rows table[]
+---@param width integer
+---@param indent? integer  default 3
+---@return string[] lines
+function human.rows(rows, width, indent)
+  local label_width = 8
+  for _, row in ipairs(rows) do
+    label_width = math.max(label_width, #row[1] + 2)
+  end
+  local margin, lines = (" "):rep(indent or 3), {}
+  for _, row in ipairs(rows) do
+    local texts = human.wrap(row[2], not row.whole and math.max(20, width - #margin - label_width) or nil)
+    for i, text in ipairs(texts) do
+      local label = i == 1 and row[1] or ""
+      lines[#lines + 1] = margin .. label .. (" "):rep(label_width - #label) .. text
+    end
+  end
+  return lines
+end
+
+return human
