@@ -72,13 +72,12 @@ function human.plural(n, one, many)
   return ("%s %s"):format(human.count(n), n == 1 and one or many or one .. "s")
 end
 
--- "web" 3 ".example" of "web03.example", with the width of its zeros; nil where there is no number.
+-- "web", "03", ".example" of "web03.example"; nil where there is no number.
 local function numbered(name)
   local head, digits, tail = name:match("^(.-)(%d+)(%D*)$")
-  if not digits or #digits > 9 then
-    return nil
+  if digits and #digits <= 9 then
+    return head, digits, tail
   end
-  return head, tonumber(digits), tail, digits:sub(1, 1) == "0" and #digits or 0
 end
 
 local function ranges_of(numbers, zeros)
@@ -101,15 +100,22 @@ end
 ---@param names string[]
 ---@return string
 function human.fold(names)
-  local groups, order = {}, {}
+  local padded, groups, order = {}, {}, {}
   for _, name in ipairs(names) do
-    local head, number, tail, zeros = numbered(name)
+    local head, digits, tail = numbered(name)
+    if head and #digits > 1 and digits:sub(1, 1) == "0" then
+      padded[head .. "\0" .. tail] = #digits
+    end
+  end
+  for _, name in ipairs(names) do
+    local head, digits, tail = numbered(name)
+    local zeros = head and padded[head .. "\0" .. tail] == #digits and #digits or 0
     local key = head and ("%s\0%s\0%d"):format(head, tail, zeros) or name
     if not groups[key] then
       groups[key] = { head = head, tail = tail, zeros = zeros, name = name }
       order[#order + 1] = groups[key]
     end
-    table.insert(groups[key], number)
+    table.insert(groups[key], tonumber(digits))
   end
   for i, group in ipairs(order) do
     if not group.head or #group == 1 then
