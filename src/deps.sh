@@ -55,7 +55,7 @@ packages() {
 		say "installing$missing"
 		[ "$(id -u)" != 0 ] || apt-get -qq update || say "apt-get update failed; trying with the lists there are"
 		# shellcheck disable=SC2086 # a list of names
-		as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $missing >&2
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 install --no-install-recommends $missing >&2
 		missing=$(missing_packages "$@")
 		[ -z "$missing" ] || die "still missing:$missing"
 	fi
