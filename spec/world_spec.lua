@@ -260,6 +260,55 @@ print(end, len(got), pieces, time.time() - start)
     end
   end)
 
+  describe("home directories", function()
+    local function pair()
+      local folder = world.folder "trees"
+      world.homes(folder .. "/a", { homes = 12, files = 400 })
+      world.homes(folder .. "/b", { homes = 12, files = 400 })
+      return folder .. "/a", folder .. "/b"
+    end
+
+    it("are the same whenever they are made, and hold every kind of thing", function()
+      local a, b = pair()
+      assert.equal("", world.tree_difference(a, b))
+      local tree = world.tree(a)
+      for _, kind in ipairs { " file ", " dir ", " link ", " fifo ", "same-as=", "holes", "user.origin=", "posix_acl_access=",
+        "\\xfe", "\\n", " 2775 " } do
+        assert.truthy(tree:find(kind, 1, true), kind)
+      end
+    end)
+
+    it("are seen to differ in the smallest thing", function()
+      local a, b = pair()
+      local function find(what)
+        return (world.must(("find %s %s | LC_ALL=C sort | head -1"):format(b, what)))
+      end
+      local file = world.quote(find "-type f -name '*model.pkl' -size +3k -size -20k -links 1 -perm 644")
+      local link = world.quote(find "-type l -name '*core'")
+      local before = "cp -a --reflink=never " .. file .. " " .. b .. ".keep"
+      local changes = {
+        bytes = ("printf X | dd of=%s bs=1 seek=7 conv=notrunc && touch -r %s.keep %s"):format(file, b, file),
+        mode = "chmod u+s " .. file,
+        owner = ("chown 77 %s && chmod --reference %s.keep %s"):format(file, b, file),
+        nanosecond = ("touch -d '2001-01-01 00:00:00.000000001' %s"):format(file),
+        xattr = "setfattr -n user.spec -v x " .. file,
+        acl = "setfacl -m u:77:r " .. file,
+        name = ("touch -r %s %s/new && touch -r %s %s"):format(b, b, a, b),
+        ["link target"] = ("ln -sfn elsewhere %s"):format(link),
+        ["link time"] = ("touch -h -d 2001-01-01 %s"):format(link),
+        ["hard link"] = ("ln %s %s/second && touch -r %s %s"):format(file, b, a, b),
+        ["folder time"] = "touch -d 2001-01-01 " .. b,
+      }
+      for what, line in pairs(changes) do
+        world.must(("rm -rf %s.work && cp -a %s %s.work && %s"):format(b, b, b, before))
+        world.must(line)
+        assert.not_equal("", world.tree_difference(a, b), what)
+        world.must(("rm -rf %s && mv %s.work %s"):format(b, b, b))
+        assert.equal("", world.tree_difference(a, b), what)
+      end
+    end)
+  end)
+
   describe("the HTTP server", function()
     local function curl(words)
       return world.sh("curl -sS --noproxy '*' " .. words)

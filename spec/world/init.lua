@@ -174,6 +174,38 @@ function world.filesystem(o)
   return setmetatable(filesystem, { __close = filesystem.close })
 end
 
+--- Fill a folder with home directories (homes.py): the same numbers give the same tree.
+---@param path string  as this machine sees it
+---@param o { homes?: integer, files?: integer }?  default 60 homes and about 2,000 files
+function world.homes(path, o)
+  o = o or {}
+  world.must(("python3 spec/world/homes.py %s %d %d"):format(world.quote(path), o.homes or 60, o.files or 2000))
+end
+
+--- Everything a copy must keep, a line per name (tree.py). Two trees are equal when their texts are.
+---@param path string  as this machine sees it
+---@param left_out string[]?  names below it that do not count
+---@return string
+function world.tree(path, left_out)
+  local words = { "python3", "spec/world/tree.py", world.quote(path) }
+  for _, name in ipairs(left_out or {}) do
+    words[#words + 1] = world.quote(name)
+  end
+  return world.must(table.concat(words, " "))
+end
+
+--- The first lines in which two trees differ; "" when they are the same.
+---@param a string  paths, as this machine sees them
+---@param b string
+---@param left_out string[]?
+---@return string
+function world.tree_difference(a, b, left_out)
+  local folder = world.folder "trees"
+  world.write(folder .. "/a", world.tree(a, left_out))
+  world.write(folder .. "/b", world.tree(b, left_out))
+  return (world.sh(("diff -U0 %s/a %s/b | grep -v '^@@\\|^+++\\|^---' | head -20; rm -r %s"):format(folder, folder, folder)))
+end
+
 local last_host = 0
 local network = ("127.%d.%d"):format(world.pid % 250 + 2, world.pid // 250 % 250 + 2)
 

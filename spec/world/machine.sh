@@ -1,7 +1,8 @@
 #!/bin/sh
 # machine.sh - the first process of a machine of the specs.  Called by spec/world/sshd.lua through
 #
-#     unshare --mount --uts --pid --fork --kill-child machine.sh DIRECTORY NAME [MOUNTPOINT=SIZE[:KIND]]...
+#     unshare --mount --propagation unchanged --uts --pid --fork --kill-child \
+#         machine.sh DIRECTORY NAME [MOUNTPOINT=SIZE[:KIND]]...
 #
 # It has processes, mounts, a host name and a boot id of its own; root, home, srv, tmp, var/tmp, opt and
 # mnt are folders of DIRECTORY, as are the users.  The network is everybody's loopback.  When this
@@ -11,7 +12,7 @@ directory=$1
 name=$2
 shift 2
 
-# A chroot's root is no mount point and cannot be made private; then it is what the one outside made it.
+# In a chroot the root is no mount point and stays what it was outside: private, one hopes.
 mount --make-rprivate / 2>/dev/null || true
 mount -t proc proc /proc
 echo "$name" > /proc/sys/kernel/hostname

@@ -136,7 +136,8 @@ return function(world)
   --- Switch it on. Disks are as they were; processes are gone and the boot id is another.
   ---@async
   function Machine:boot()
-    local argv = { "unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "spec/world/machine.sh", self.folder, self.name }
+    local argv = { "unshare", "--mount", "--propagation", "unchanged", "--uts", "--pid", "--fork", "--kill-child",
+      "spec/world/machine.sh", self.folder, self.name }
     for mountpoint, size in pairs(self.options.disks or {}) do
       argv[#argv + 1] = mountpoint .. "=" .. size
     end
