@@ -93,8 +93,8 @@ describe("units", function()
 
   it("writes sizes, rates and counts", function()
     for bytes, text in pairs {
-      [2.01e12] = "2.01 TB", [102.7e9] = "102.7 GB", [0] = "0 B", [999] = "999 B", [1000] = "1.0 kB", [999960] = "1.0 MB", [999.6] = "1.0 kB",
-      [4.4e9] = "4.4 GB", [-1500] = "-1.5 kB", [5e18] = "5.00 EB", [5e21] = "5000.00 EB",
+      [2.01e12] = "2.01 TB", [102.7e9] = "102.7 GB", [0] = "0 B", [999] = "999 B", [1000] = "1.0 kB", [999960] = "1.0 MB",
+      [999.6] = "1.0 kB", [4.4e9] = "4.4 GB", [-1500] = "-1.5 kB", [5e18] = "5.00 EB", [5e21] = "5000.00 EB",
     } do
       assert.equal(text, units.size(bytes))
     end

@@ -6,6 +6,8 @@
 ---     units.parse_time "2026-12-05T22:00-05:00"
 ---     units.size(2.01e12), units.duration(2412), units.rate(92e6)   --> "2.01 TB", "40 min 12 s", "92.0 MB/s"
 
+local value = require "runbook.core.value"
+
 local units = {}
 
 local seconds_in = { ms = 0.001, s = 1, m = 60, h = 3600, d = 86400, w = 604800 }
@@ -126,7 +128,7 @@ function units.quote(v)
     end
     return '"' .. text .. '"'
   elseif type(v) == "table" then
-    return #v > 0 and "a list" or "a map"
+    return (#v > 0 or value.kind(v) == "array") and "a list" or "a map"
   end
   return tostring(v)
 end

@@ -132,7 +132,7 @@ end
 function body.pause(session, item)
   local starts = item.options.starts and start_of(item.options.starts)
   if starts and time.utc() < starts then
-    ending("waiting", ("not before %s"):format(units.show_time(starts)), 5)
+    ending("waiting", ("not before %s"):format(units.time(starts)), 5)
   elseif starts == nil and not item.paused_before then
     ending("waiting", item.options.text or item.title, 5)
   end
