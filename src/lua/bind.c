@@ -3,6 +3,8 @@
 
 #include <uv.h>
 
+#include "secret.h"
+
 void
 bind_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta)
 {
@@ -58,5 +60,7 @@ bind_permit(lua_State *L, enum permit needed)
 const char *
 bind_bytes(lua_State *L, int idx, size_t *length)
 {
-	return luaL_checklstring(L, idx, length);
+	const char *bytes = secret_bytes_at(L, idx, length);
+
+	return bytes != NULL ? bytes : luaL_checklstring(L, idx, length);
 }

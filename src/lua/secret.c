@@ -1,0 +1,151 @@
+/*
+ * lua/secret.c - the "runbook.core.secret" module: values that print as their name.
+ *
+ * Their bytes come out in C alone, through bind_bytes.  Where they come from is
+ * lib/runbook/secret.lua's.
+ */
+#include "secret.h"
+
+#include "bind.h"
+#include "redact.h"
+
+#define SECRET_MT "runbook.secret"
+
+struct secret *
+secret_test(lua_State *L, int idx)
+{
+	struct secret **s = luaL_testudata(L, idx, SECRET_MT);
+
+	return s != NULL ? *s : NULL;
+}
+
+const char *
+secret_bytes_at(lua_State *L, int idx, size_t *length)
+{
+	struct secret *s = secret_test(L, idx);
+
+	return s != NULL ? secret_bytes(s, length) : NULL;
+}
+
+int
+secret_push(lua_State *L, const char *name, const void *bytes, size_t length)
+{
+	struct secret **s;
+	enum redact_added added;
+
+	luaL_requiref(L, "runbook.core.secret", luaopen_runbook_core_secret, 0);
+	lua_pop(L, 1);
+	s = lua_newuserdatauv(L, sizeof *s, 0);		/* secret */
+	*s = NULL;
+	luaL_setmetatable(L, SECRET_MT);
+	if ((*s = secret_new(name, bytes, length)) == NULL)
+		luaL_error(L, "out of memory");
+	added = redact_add(redact_push_host(L), name, bytes, length);
+	if (added == REDACT_NO_MEMORY)
+		luaL_error(L, "out of memory");
+	lua_pop(L, 1);
+	return added == REDACT_ADDED;
+}
+
+/* new(name, bytes) -> secret, whether it is long enough to be redacted */
+static int
+l_new(lua_State *L)
+{
+	const char *name = luaL_checkstring(L, 1);
+	size_t length;
+	const char *bytes = bind_bytes(L, 2, &length);
+
+	lua_pushboolean(L, secret_push(L, name, bytes, length));	/* name bytes secret redacted */
+	return 2;
+}
+
+/* is(value) -> whether it is a secret */
+static int
+l_is(lua_State *L)
+{
+	lua_pushboolean(L, secret_test(L, 1) != NULL);
+	return 1;
+}
+
+static struct secret *
+check_secret(lua_State *L)
+{
+	struct secret **s = luaL_checkudata(L, 1, SECRET_MT);
+
+	luaL_argcheck(L, *s != NULL, 1, "secret is gone");
+	return *s;
+}
+
+/* s:name() -> the name it prints as */
+static int
+l_name(lua_State *L)
+{
+	lua_pushstring(L, secret_name(check_secret(L)));
+	return 1;
+}
+
+static int
+l_tostring(lua_State *L)
+{
+	lua_pushfstring(L, "\xc2\xabsecret:%s\xc2\xbb", secret_name(check_secret(L)));
+	return 1;
+}
+
+/* What is no secret joins, or refuses to, as it would with any string. */
+static int
+l_concat(lua_State *L)
+{
+	for (int i = 1; i <= 2; i++)
+		if (secret_test(L, i) != NULL)
+			luaL_tolstring(L, i, NULL);
+		else
+			lua_pushvalue(L, i);
+	lua_concat(L, 2);
+	return 1;
+}
+
+/* Length and order would tell something about the bytes. */
+static int
+l_refuse(lua_State *L)
+{
+	return luaL_error(L, "a secret has no length and no order; only programs and servers see its bytes");
+}
+
+static int
+l_gc(lua_State *L)
+{
+	struct secret **s = luaL_checkudata(L, 1, SECRET_MT);
+
+	secret_free(*s);
+	*s = NULL;
+	return 0;
+}
+
+static const luaL_Reg secret_methods[] = {
+	{ "name", l_name },
+	{ NULL, NULL }
+};
+
+static const luaL_Reg secret_meta[] = {
+	{ "__concat",   l_concat },
+	{ "__gc",       l_gc },
+	{ "__le",       l_refuse },
+	{ "__len",      l_refuse },
+	{ "__lt",       l_refuse },
+	{ "__tostring", l_tostring },
+	{ NULL, NULL }
+};
+
+static const luaL_Reg functions[] = {
+	{ "is",  l_is },
+	{ "new", l_new },
+	{ NULL, NULL }
+};
+
+int
+luaopen_runbook_core_secret(lua_State *L)
+{
+	bind_class(L, SECRET_MT, secret_methods, secret_meta);
+	luaL_newlib(L, functions);
+	return 1;
+}
