@@ -131,7 +131,7 @@ local function run_load(self, text)
     end
     error(err, 0)
   end
-  if #self.items == 0 and self.declaration == nil then
+  if #self.items == 0 and #self.declaration == 0 then
     errors.raise { kind = "usage", code = "EEMPTY", target = self.path,
       message = "declares no step: use rb.step(id, title, function() ... end), or rb.main(function() ... end)" }
   end

@@ -54,7 +54,6 @@ end
 
 Error.__name = "runbook.error"
 Error.__tostring = text
-Error.__index = { text = text }
 
 --- Make an error value without raising it.
 ---@param e table

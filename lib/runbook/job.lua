@@ -84,7 +84,7 @@ end
 local function prefix_of(name)
   local context = task.context()
   return table.concat({
-    part(context.run or "_"), part(context.step or "_"), part(context.unit or "_"), part(ordinal(context, name)),
+    part(context.run_id or context.run or "_"), part(context.step or "_"), part(context.unit or "_"), part(ordinal(context, name)),
   }, "/")
 end
 
@@ -186,6 +186,7 @@ end
 
 local start_verb = effect.verb {
   name = "place.job", class = "change",
+  repeatable = true, -- it finds itself on the far side
   target = function(at) return at.name end,
   summary = function(_, o) return ("start job %s: %s"):format(o.name, command.show(o.argv)) end,
   by_hand = function(at, o) return at:by_hand(o.argv) end,

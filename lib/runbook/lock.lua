@@ -97,7 +97,7 @@ function lock.take(where, name)
       return one
     end
   end
-  local identity = ("%s %s"):format(session.name, session.journal.meta.started)
+  local identity = session.journal.meta.id
   local holder = ("%s on %s, process %d"):format(os.getenv("USER") or "?", journal.hostname(), require("runbook.core.embed").pid())
   local owed = give:owe({ place = place, path = path, run = identity }, { scope = "run" })
   local ok, err = xpcall(take, errors.handler, place, path, identity, holder)

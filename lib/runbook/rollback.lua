@@ -4,6 +4,7 @@ local data = require "runbook.data"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
+local jobs = require "runbook.run.jobs"
 local obligation = require "runbook.obligation"
 local session = require "runbook.run.session"
 local store = require "runbook.store"
@@ -143,7 +144,11 @@ local function finish(self, ok, stuck)
   if not ok and not self.stopping then
     events.notice(tostring(errors.from(stuck)), "warning")
   end
-  local left = ok and stuck == nil and self:in_phase(nil, "clean-up", obligation.meet_all, self, {}) or 0
+  local left = 0
+  if ok and stuck == nil then
+    left = self:in_phase(nil, "clean-up", obligation.meet_all, self, {})
+    self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.forget_all, self)
+  end
   if not ok or stuck or left > 0 then
     exit, event = self.stopping and supervisor.exit_code(self) or 4, "stuck"
   end
@@ -184,8 +189,8 @@ function rollback.rollback(name, o, with_session)
     events.emit { type = "run-start", runbook = self.book.path, title = "Going back: " .. self.book.title,
       directory = self.directory, resumed = true, rollback = true }
     return supervisor.supervise(self, function()
-      require("runbook.job").stop_all(self)
-      obligation.meet_all(self, { scope = "step" })
+      self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.stop_all, self)
+      self:in_phase(nil, "clean-up", obligation.meet_all, self, { scope = "step" })
       return work(self)
     end, function(ok, stuck)
       return finish(self, ok, stuck)

@@ -2,9 +2,11 @@
 
 local book = require "runbook.book"
 local data = require "runbook.data"
+local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
+local jobs = require "runbook.run.jobs"
 local journal = require "runbook.journal"
 local obligation = require "runbook.obligation"
 local params = require "runbook.params"
@@ -209,6 +211,7 @@ local function finish(self, outcome, detail, item)
     exit = 77
   end
   if outcome == "done" then
+    self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.forget_all, self)
     self:in_phase(nil, "clean-up", obligation.meet_all, self, { keep_jobs = true })
   end
   local text = detail and (detail.text or errors.is(detail) and tostring(detail)) or nil
@@ -258,7 +261,7 @@ local function keep_sources(self)
 end
 
 local function begin(self, resumed)
-  self.parameters_digest = params.digest(self.book.values or {})
+  self.parameters_digest = params.digest(self.book.values)
   events.emit {
     type = "run-start", runbook = self.book.path, title = self.book.title, directory = self.directory, resumed = resumed,
     steps = select(2, positions(self.book)),
@@ -285,9 +288,9 @@ function run.start(the_book, o)
   local name, directory = store.create(base_name(the_book, o))
   local self = session.new { name = name, directory = directory, book = the_book, options = o }
   self.journal = journal.create(directory .. "/journal.db", {
-    name = name, runbook = the_book.path, title = the_book.title, version = require("runbook.core.embed").version(),
+    name = name, id = ("%s.%s"):format(name, digest.hex(digest.random(4))), runbook = the_book.path, title = the_book.title, version = require("runbook.core.embed").version(),
     started = tostring(time.utc()), host = journal.hostname(), steps = tostring(select(2, positions(the_book))),
-    parameters = data.encode(params.freeze(the_book.values or {}), "parameters") or "{}",
+    parameters = data.encode(params.freeze(the_book.values), "parameters"),
   })
   keep_sources(self)
   return with_session(self, function()
@@ -322,29 +325,18 @@ function run.book_of(name, o, edited)
   return book.load(path, { thaw = thaw, sets = o.sets, files = o.files, sources = sources })
 end
 
--- Where data lies and which machines are meant stays as the run began; other parameters may change, and it is said.
-local PINNED = { host = true, place = true, dir = true, path = true, hub = true, zone = true, copier = true }
-
+-- Where data lies and which machines are meant stays as the run began (params.thaw refuses); what else changed is said.
 local function keep_changes(self)
-  local before = data.decode(self.journal.meta.parameters)
-  local now = params.freeze(self.book.values or {})
-  local changes = params.changes(before, now)
+  local before = effect.own(params.thaw, self.book.declaration, data.decode(self.journal.meta.parameters))
+  local changes = params.changes(before, self.book.values)
   if #changes == 0 then
     return
   end
-  local types = {}
-  for _, one in ipairs(self.book.declaration) do
-    types[one[1]] = one[2]
-  end
   for _, change in ipairs(changes) do
-    if PINNED[types[change.name]] then
-      errors.raise { kind = "usage", code = "EPINNED", message = ("parameter `%s` names clusters, hosts or paths and stays as the run began")
-        :format(change.name), hint = "start another run for another place" }
-    end
-    events.notice(("parameter %s: %s -> %s"):format(change.name, tostring(change.before), tostring(change.after)))
-    self.journal:decide("parameter", change.name, tostring(change.after))
+    events.notice(("parameter %s: %s -> %s"):format(change.name, change.old, change.new))
+    self.journal:decide("parameter", change.name, change.new)
   end
-  self.journal:set_meta("parameters", data.encode(now, "parameters"))
+  self.journal:set_meta("parameters", data.encode(params.freeze(self.book.values), "parameters"))
   self.journal:commit()
 end
 

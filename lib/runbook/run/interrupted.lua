@@ -3,17 +3,14 @@
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local ask = require "runbook.ask"
+local jobs = require "runbook.run.jobs"
 
 local interrupted = {}
 
 --- Ask the far side about the jobs of a step; each is then done, running or lost in the journal.
 ---@async
 function interrupted.settle_jobs(session, item)
-  local rows = session.journal:query(
-    "SELECT * FROM job WHERE step = ? AND state IN ('starting', 'running', 'lost') ORDER BY id", item.id)
-  if #rows > 0 then
-    session:in_phase(item, "check", require("runbook.job").settle, session, rows)
-  end
+  session:in_phase(item, "check", jobs.settle_step, session, item.id)
 end
 
 -- Changes whose outcome nobody knows and that do not say they may be repeated.

@@ -124,7 +124,11 @@ end
 
 local function start_of(value)
   if type(value) == "string" then
-    return units.parse_time(value)
+    local moment, problem = units.parse_time(value)
+    if moment == nil then
+      errors.raise { kind = "usage", message = problem }
+    end
+    return moment
   end
   return value
 end
@@ -274,7 +278,9 @@ function steps.run_one(session, item, position, count)
   if outcome == "done" then
     session.results[item.id] = { value }
   end
-  journal:commit()
+  if outcome ~= "stopped" then -- a cancelled task cannot wait; the driver commits
+    journal:commit()
+  end
   events.emit {
     type = "step-end", step = item.id, title = item.title, outcome = outcome, seconds = time.utc() - began, index = position,
     text = getmetatable(detail) == Ending and detail.text or nil, error = errors.is(detail) and errors.record(detail) or nil,

@@ -1,5 +1,7 @@
 --- The work on a run as something that signals and deadlines can stop, while its driver lives on to write what became of it.
 
+local effect = require "runbook.effect"
+local errors = require "runbook.errors"
 local lock = require "runbook.lock"
 local task = require "runbook.core.task"
 local units = require "runbook.units"
@@ -61,7 +63,7 @@ end
 
 local function stop_jobs(session)
   if session.stopping and session.kill_jobs then
-    session:in_phase(nil, "clean-up", require("runbook.job").stop_all, session)
+    session:in_phase(nil, "clean-up", effect.outside_of_step, require("runbook.run.jobs").stop_all, session)
   end
 end
 
@@ -78,12 +80,15 @@ function supervisor.supervise(session, fn, finish, ...)
     task.join_all { deadline }
   end
   stop_jobs(session)
-  local r = table.pack(finish(session.worker:result()))
+  local r = table.pack(xpcall(finish, errors.handler, session.worker:result()))
   keeper:cancel()
   task.join_all { keeper }
   session:in_phase(nil, "clean-up", lock.release_all, session)
   active = nil
-  return table.unpack(r, 1, r.n)
+  if not r[1] then
+    error(r[2], 0)
+  end
+  return table.unpack(r, 2, r.n)
 end
 
 return supervisor

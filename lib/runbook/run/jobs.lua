@@ -1,0 +1,129 @@
+--- The jobs of a run, as its journal knows them: written down before they start, asked first on resume, forgotten at the end.
+
+local data = require "runbook.data"
+local errors = require "runbook.errors"
+local events = require "runbook.events"
+local job = require "runbook.job"
+local task = require "runbook.core.task"
+
+local jobs = {}
+
+local function rows_of(session)
+  return session.journal:query("SELECT * FROM job WHERE state IN ('starting', 'running', 'lost') ORDER BY id")
+end
+
+-- The row of a job by its key on the far side; a job that is found again keeps its row.
+local function row_of(session, key)
+  if session.job_rows == nil then
+    session.job_rows = {}
+    for _, row in ipairs(session.journal:query("SELECT id, name FROM job")) do
+      session.job_rows[row.name] = row.id
+    end
+  end
+  return session.job_rows[key]
+end
+
+job.on_started(function(reference, moment)
+  local context = task.context()
+  local session = context.session
+  if session == nil or session.journal == nil then
+    return
+  end
+  local journal, id = session.journal, row_of(session, reference.key)
+  if id == nil then
+    id = journal:add("job", { step = context.step, unit = context.unit, name = reference.key, place = reference.place.name or "here",
+      reference = data.encode(reference, "job") })
+    session.job_rows[reference.key] = id
+    journal:commit()
+  end
+  if moment == "started" and journal:state("job", id) ~= "running" and journal:state("job", id) ~= "done" then
+    journal:move("job", id, "started")
+    journal:commit()
+  end
+end)
+
+local EVENT = { done = "finish", lost = "lose", never = "lose" }
+
+--- Ask the far side about jobs; each is then done, running or lost in the journal.
+---@async
+---@param session table
+---@param rows table[]
+function jobs.settle(session, rows)
+  for _, row in ipairs(rows) do
+    local handle = job.attach(nil, data.decode(row.reference))
+    local found = handle:state()
+    local known = session.journal:state("job", row.id)
+    if EVENT[found.state] and not (known == "lost" and found.state ~= "done") then
+      session.journal:move("job", row.id, EVENT[found.state], { detail = found.code and tostring(found.code) })
+    elseif (found.state == "running" or found.state == "starting") and known ~= "running" then
+      session.journal:move("job", row.id, "started")
+    end
+    events.emit { type = "job", target = row.place, name = row.name, state = found.state }
+  end
+  session.journal:commit()
+end
+
+--- The jobs of a step, settled.
+---@async
+function jobs.settle_step(session, step)
+  local rows = {}
+  for _, row in ipairs(rows_of(session)) do
+    rows[#rows + 1] = row.step == step and row or nil
+  end
+  jobs.settle(session, rows)
+end
+
+--- End every job that may still run, with all it started.
+---@async
+---@return integer stopped
+function jobs.stop_all(session)
+  local stopped = 0
+  for _, row in ipairs(rows_of(session)) do
+    local ok, err = xpcall(function()
+      local handle = job.attach(nil, data.decode(row.reference))
+      if handle:state().state == "running" then
+        handle:stop()
+        stopped = stopped + 1
+        session.journal:move("job", row.id, "stop")
+        events.emit { type = "job", target = row.place, name = row.name, state = "stopped" }
+      end
+    end, errors.handler)
+    if not ok then
+      events.notice(("%s may still run on %s: %s"):format(row.name, row.place, tostring(errors.from(err))), "warning")
+    end
+  end
+  session.journal:commit()
+  return stopped
+end
+
+--- Remove what jobs left on the far sides; what still runs is not forgotten.
+---@async
+---@return integer left  how many could not be
+function jobs.forget_all(session)
+  local left = 0
+  jobs.settle(session, rows_of(session))
+  for _, row in ipairs(session.journal:query("SELECT * FROM job WHERE state <> 'running' AND coalesce(detail, '') <> 'forgotten'")) do
+    local ok, err = xpcall(function()
+      job.attach(nil, data.decode(row.reference)):forget()
+    end, errors.handler)
+    if ok then
+      session.journal:later { "UPDATE job SET detail = 'forgotten' WHERE id = ?", row.id }
+    else
+      left = left + 1
+      events.notice(("the traces of job %s stay on %s: %s"):format(row.name, row.place, tostring(errors.from(err))), "warning")
+    end
+  end
+  session.journal:commit()
+  return left
+end
+
+--- Is one of the jobs still at work, as far as is known?
+function jobs.running(session)
+  local names = {}
+  for _, row in ipairs(rows_of(session)) do
+    names[#names + 1] = { name = row.name, place = row.place }
+  end
+  return names
+end
+
+return jobs
