@@ -28,7 +28,12 @@ const char *bind_bytes(lua_State *L, int idx, size_t *length);
 
 /* Wraps a stream as userdata "runbook.stream", which owns it.  [-0, +1, m] (src/lua/stream.c) */
 void bind_push_stream(lua_State *L, struct stream *s);
-/* The stream at idx; raises "stream is closed".  [-0, +0, v] */
+/*
+ * The stream at idx; raises "stream is closed".  It is part of the userdata: anchor that as long as
+ * C uses the stream.  [-0, +0, v]
+ */
 struct stream *bind_check_stream(lua_State *L, int idx);
+/* Takes the stream out of its userdata, which is closed for Lua from here on.  [-0, +0, v] */
+struct stream *bind_take_stream(lua_State *L, int idx);
 
 #endif

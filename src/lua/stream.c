@@ -1,13 +1,13 @@
 /*
- * lua/stream.c - the "runbook.core.stream" module, and streams as values of Lua.
+ * lua/stream.c - the "runbook.core.stream" module: what Lua sees of every stream.
  *
- * C never calls Lua with bytes: Lua asks for the next, and not asking is the back-pressure.  A read
- * always goes through the loop once, so that a stream that never runs dry stops nobody else.
+ * The userdata is itself a stream, in front of the one it owns; C that uses it has it anchored.
  */
-#include <stdlib.h>
-#include <string.h>
+#include <unistd.h>
 
-#include "../host.h"
+#include <sys/socket.h>
+
+#include "../stream_ahead.h"
 #include "bind.h"
 
 #define STREAM_MT "runbook.stream"
@@ -15,449 +15,340 @@
 #define WRITE_MT  "runbook.stream.write"
 #define PUMP_MT   "runbook.stream.pump"
 
-#define LINE_LIMIT ((size_t)64 << 10)	/* longer lines are split and marked */
-#define BUFFER     ((size_t)256 << 10)
-
-struct read_op;
-struct write_op;
-struct pump_op;
+#define READ_DEFAULT    (64 * 1024)
+#define READ_MAX        (1024 * 1024)
+#define CHUNK           (16 * 1024)
+#define STREAK_MAX      32	/* calls that did not wait, before one must: others want the loop */
 
 struct lua_stream {
-	struct stream *stream;		/* NULL once closed */
-	char *buffer;			/* what was read and not yet given to Lua */
-	size_t start, end;
-	bool at_end;
-	struct read_op *reader;		/* of the tasks that wait for us, at most one each */
-	struct write_op *writer;
-	struct pump_op *pump;
+	struct stream_ahead s;		/* first */
+	bool busy[2];			/* a task reads, or writes */
+	int streak;
 };
 
-struct read_op {
+struct stream_op {
 	struct task_op op;
-	struct lua_stream *s;		/* kept alive by the user value; NULL once released */
-	bool line;
-	size_t max;
-	const char *code;
-};
-
-struct write_op {
-	struct task_op op;
-	struct lua_stream *s;
-	const char *bytes;		/* anchored by a user value */
+	struct lua_stream *s;		/* NULL once released */
+	enum stream_direction direction;
+	bool line, split, failed, at_end;
+	size_t most;			/* read: bytes at most */
+	const char *data;		/* write: what is left of a string that the op anchors */
 	size_t length;
-	const char *code;
 };
 
 struct pump_op {
 	struct task_op op;
-	struct lua_stream *from, *to;
 	struct stream_pump *pump;
-	uv_loop_t *loop;
-	unsigned long long before;	/* bytes that lay in the buffer of `from` */
-	const char *code;
-	char message[160];
+	struct lua_stream *from, *to;
 };
+
+/* An empty one, already closed.  [-0, +1, m] */
+static struct lua_stream *
+push_stream(lua_State *L)
+{
+	struct lua_stream *s = lua_newuserdatauv(L, sizeof *s, 1);	/* stream */
+
+	*s = (struct lua_stream){ .streak = 0 };
+	stream_ahead_init(&s->s);
+	luaL_setmetatable(L, STREAM_MT);
+	return s;
+}
+
+void
+bind_push_stream(lua_State *L, struct stream *inner)
+{
+	stream_ahead_own(&push_stream(L)->s, inner);
+}
 
 static struct lua_stream *
 check_stream(lua_State *L, int idx)
 {
 	struct lua_stream *s = luaL_checkudata(L, idx, STREAM_MT);
 
-	luaL_argcheck(L, s->stream != NULL, idx, "stream is closed");
+	luaL_argcheck(L, s->s.inner != NULL, idx, "stream is closed");
 	return s;
 }
 
 struct stream *
 bind_check_stream(lua_State *L, int idx)
 {
-	return check_stream(L, idx)->stream;
+	return &check_stream(L, idx)->s.base;
 }
 
-void
-bind_push_stream(lua_State *L, struct stream *stream)
+struct stream *
+bind_take_stream(lua_State *L, int idx)
 {
-	struct lua_stream *s = lua_newuserdatauv(L, sizeof *s, 0);	/* s */
+	struct lua_stream *s = check_stream(L, idx);
+	struct stream *inner = s->s.inner;
 
-	*s = (struct lua_stream){ .stream = stream };
-	luaL_setmetatable(L, STREAM_MT);
+	luaL_argcheck(L, bytes_length(&s->s.ahead) == 0, idx, "stream was read ahead by line()");
+	luaL_argcheck(L, !s->busy[STREAM_READ] && !s->busy[STREAM_WRITE], idx, "stream is in use by another task");
+	s->s.inner = NULL;
+	return inner;
 }
 
+/* The failure of the stream, or of the one inside it.  [-0, +3, m] */
 static int
-fail_stream(lua_State *L, const struct lua_stream *s, const char *code)
+push_failure(lua_State *L, struct lua_stream *s)
 {
-	if (s->stream == NULL)
+	const struct stream *failed = stream_ahead_failed(&s->s);
+
+	if (failed->code == NULL)
 		return bind_fail(L, "ECLOSED", "the stream was closed");
-	return bind_fail(L, code, "%s", s->stream->message);
+	return bind_fail(L, failed->code, "%s", failed->message);
 }
 
 static void
-read_release(struct task_op *op)
+op_release(struct task_op *op)
 {
-	struct read_op *r = (struct read_op *)op;
+	struct stream_op *x = (struct stream_op *)op;
+	struct lua_stream *s = x->s;
 
-	if (r->s == NULL)
+	if (s == NULL)
 		return;
-	if (r->s->stream != NULL)
-		r->s->stream->ops->when(r->s->stream, STREAM_READ, NULL, NULL);
-	r->s->reader = NULL;
-	r->s = NULL;
+	x->s = NULL;
+	s->busy[x->direction] = false;
+	s->s.base.ops->when(&s->s.base, x->direction, NULL, NULL);
 }
 
-/* How many buffered bytes answer the request; 0: more are needed. */
-static size_t
-readable(const struct read_op *r)
+static int
+l_op_gc(lua_State *L)
 {
-	const struct lua_stream *s = r->s;
-	size_t have = s->end - s->start;
-	const char *newline;
+	op_release(lua_touserdata(L, 1));
+	return 0;
+}
 
-	if (have == 0)
-		return 0;
-	if (!r->line)
-		return have < r->max ? have : r->max;
-	newline = memchr(s->buffer + s->start, '\n', have < LINE_LIMIT ? have : LINE_LIMIT);
-	if (newline != NULL)
-		return (size_t)(newline - (s->buffer + s->start)) + 1;
-	if (have >= LINE_LIMIT)
-		return LINE_LIMIT;
-	return s->at_end ? have : 0;
+static void read_step(void *arg);
+static void write_step(void *arg);
+
+static void
+op_wait(struct stream_op *x)
+{
+	struct stream *s = &x->s->s.base;
+
+	x->s->streak = 0;
+	s->ops->when(s, x->direction, x->direction == STREAM_READ ? read_step : write_step, x);
+}
+
+/* True when what was asked for is there, be it the end. */
+static bool
+read_over(struct stream_op *x)
+{
+	struct stream_ahead *s = &x->s->s;
+	enum stream_line line = STREAM_LINE_NONE;
+
+	x->length = bytes_length(&s->ahead);
+	if (x->line) {
+		line = stream_ahead_line(s, &x->length);
+		x->split = line == STREAM_LINE_SPLIT;
+		return line != STREAM_LINE_NONE || x->at_end;
+	}
+	if (x->length > x->most)
+		x->length = x->most;
+	return x->length > 0 || x->at_end;
+}
+
+static void
+read_step(void *arg)
+{
+	struct stream_op *x = arg;
+	ssize_t n;
+
+	while (!read_over(x)) {
+		n = stream_ahead_more(&x->s->s, x->line ? CHUNK : x->most);
+		if (n == STREAM_AGAIN) {
+			op_wait(x);
+			return;
+		}
+		x->at_end = n == STREAM_END;
+		if (n == STREAM_FAILED) {
+			x->failed = true;
+			break;
+		}
+	}
+	task_wake(&x->op);
 }
 
 static int
 read_finish(lua_State *L, struct task_op *op)
 {
-	struct read_op *r = (struct read_op *)op;
-	struct lua_stream *s = r->s;
-	const char *bytes;
-	size_t n;
-	bool split;
+	struct stream_op *x = (struct stream_op *)op;
+	struct lua_stream *s = x->s;
+	struct stream_ahead *ahead = &s->s;
+	bool newline;
 
-	n = r->code == NULL ? readable(r) : 0;
-	read_release(op);
-	if (r->code != NULL)
-		return fail_stream(L, s, r->code);
-	if (n == 0) {
+	if (x->failed || (ahead->inner == NULL && !x->at_end)) {	/* it may have been closed since it was ready */
+		op_release(op);
+		return push_failure(L, s);
+	}
+	if (bytes_length(&ahead->ahead) == 0) {
+		op_release(op);
 		lua_pushnil(L);
 		return 1;
 	}
-	bytes = s->buffer + s->start;
-	split = r->line && bytes[n - 1] != '\n' && n == LINE_LIMIT;
-	lua_pushlstring(L, bytes, r->line && bytes[n - 1] == '\n' ? n - 1 : n);
-	s->start += n;
-	if (!split)
-		return 1;
-	lua_pushboolean(L, 1);
-	return 2;
+	newline = x->line && !x->split && x->length < bytes_length(&ahead->ahead);
+	lua_pushlstring(L, bytes_first(&ahead->ahead), x->length);
+	stream_ahead_used(ahead, x->length + newline);
+	op_release(op);
+	if (x->split)
+		lua_pushboolean(L, 1);
+	return x->split ? 2 : 1;
 }
 
-/* One read: more only when the loop calls again. */
-static void
-read_ready(void *arg)
+/* The stream at 1 is kept by the op.  [-0, +1, v] */
+static struct stream_op *
+push_op(lua_State *L, struct lua_stream *s, enum stream_direction d, const char *class)
 {
-	struct read_op *r = arg;
-	struct lua_stream *s = r->s;
-	ssize_t n;
+	struct stream_op *x = lua_newuserdatauv(L, sizeof *x, 2);	/* op */
 
-	if (s->start > 0) {
-		memmove(s->buffer, s->buffer + s->start, s->end - s->start);
-		s->end -= s->start;
-		s->start = 0;
-	}
-	n = s->stream->ops->read(s->stream, s->buffer + s->end, BUFFER - s->end);
-	if (n == STREAM_FAILED)
-		r->code = s->stream->code;
-	else if (n == STREAM_END)
-		s->at_end = true;
-	else if (n > 0)
-		s->end += (size_t)n;
-	if (r->code != NULL || s->at_end || readable(r) > 0)
-		task_wake(&r->op);
-	else
-		s->stream->ops->when(s->stream, STREAM_READ, read_ready, r);
-}
-
-static int
-start_read(lua_State *L, bool line, size_t max)
-{
-	struct lua_stream *s = check_stream(L, 1);
-	struct read_op *r;
-
-	luaL_argcheck(L, s->reader == NULL && s->pump == NULL, 1, "another task reads from it");
-	if (s->buffer == NULL && (s->buffer = malloc(BUFFER)) == NULL)
-		return luaL_error(L, "out of memory");
-	r = lua_newuserdatauv(L, sizeof *r, 1);		/* s … op */
-	*r = (struct read_op){ .op = { .finish = read_finish, .cancel = read_release, .what = "bytes to read" },
-	                       .line = line, .max = max };
-	luaL_setmetatable(L, READ_MT);
+	luaL_argcheck(L, !s->busy[d], 1, d == STREAM_READ ? "another task reads from it" : "another task writes to it");
+	*x = (struct stream_op){ .op = { .cancel = op_release }, .direction = d };
+	luaL_setmetatable(L, class);
 	lua_pushvalue(L, 1);
 	lua_setiuservalue(L, -2, 1);
-	r->s = s;
-	s->reader = r;
-	r->op.done = s->at_end || readable(r) > 0;
-	if (!r->op.done)
-		s->stream->ops->when(s->stream, STREAM_READ, read_ready, r);
-	return task_await(L, &r->op);
+	s->busy[d] = true;
+	x->s = s;
+	return x;
 }
 
 static int
-l_line(lua_State *L)
+start(lua_State *L, struct stream_op *x, void (*step)(void *arg))
 {
-	return start_read(L, true, 0);
+	if (x->s->streak++ < STREAK_MAX)
+		step(x);
+	else
+		op_wait(x);
+	return task_await(L, &x->op);
 }
 
+static int
+start_read(lua_State *L, struct lua_stream *s, bool line, size_t most)
+{
+	struct stream_op *x = push_op(L, s, STREAM_READ, READ_MT);	/* op */
+
+	x->op.finish = read_finish;
+	x->op.what = line ? "a line of a stream" : "bytes of a stream";
+	x->line = line;
+	x->most = most;
+	return start(L, x, read_step);
+}
+
+/* stream:read(max) -> bytes | nil at the end | nil, message, code */
 static int
 l_read(lua_State *L)
 {
-	lua_Integer max = luaL_optinteger(L, 2, (lua_Integer)BUFFER);
+	struct lua_stream *s = check_stream(L, 1);
+	lua_Integer most = luaL_optinteger(L, 2, READ_DEFAULT);
 
-	luaL_argcheck(L, max > 0, 2, "positive number expected");
-	return start_read(L, false, (size_t)max);
+	luaL_argcheck(L, most > 0, 2, "at least one byte");
+	return start_read(L, s, false, most < READ_MAX ? (size_t)most : READ_MAX);
+}
+
+/* stream:line() -> line[, true when it was split] | nil at the end | nil, message, code */
+static int
+l_line(lua_State *L)
+{
+	return start_read(L, check_stream(L, 1), true, 0);
 }
 
 static void
-write_release(struct task_op *op)
+write_step(void *arg)
 {
-	struct write_op *w = (struct write_op *)op;
+	struct stream_op *x = arg;
+	struct stream *s = &x->s->s.base;
+	ssize_t n;
 
-	if (w->s == NULL)
-		return;
-	if (w->s->stream != NULL)
-		w->s->stream->ops->when(w->s->stream, STREAM_WRITE, NULL, NULL);
-	w->s->writer = NULL;
-	w->s = NULL;
+	while (x->length > 0) {
+		n = s->ops->write(s, x->data, x->length);
+		if (n == STREAM_AGAIN) {
+			op_wait(x);
+			return;
+		}
+		if (n == STREAM_FAILED) {
+			x->failed = true;
+			break;
+		}
+		x->data += n;
+		x->length -= (size_t)n;
+	}
+	task_wake(&x->op);
 }
 
 static int
 write_finish(lua_State *L, struct task_op *op)
 {
-	struct write_op *w = (struct write_op *)op;
-	struct lua_stream *s = w->s;
+	struct stream_op *x = (struct stream_op *)op;
+	struct lua_stream *s = x->s;
 
-	write_release(op);
-	if (w->code != NULL)
-		return fail_stream(L, s, w->code);
+	op_release(op);
+	if (x->failed)
+		return push_failure(L, s);
 	lua_pushboolean(L, 1);
 	return 1;
 }
 
-/* Writes what can be written now; true when that was all, or when it failed. */
-static bool
-write_some(struct write_op *w)
-{
-	struct stream *s = w->s->stream;
-
-	while (w->length > 0) {
-		ssize_t n = s->ops->write(s, w->bytes, w->length);
-
-		if (n == STREAM_AGAIN)
-			return false;
-		if (n < 0) {
-			w->code = s->code;
-			return true;
-		}
-		w->bytes += n;
-		w->length -= (size_t)n;
-	}
-	return true;
-}
-
-static void
-write_ready(void *arg)
-{
-	struct write_op *w = arg;
-
-	if (write_some(w))
-		task_wake(&w->op);
-	else
-		w->s->stream->ops->when(w->s->stream, STREAM_WRITE, write_ready, w);
-}
-
+/* stream:write(bytes) -> true | nil, message, code */
 static int
 l_write(lua_State *L)
 {
 	struct lua_stream *s = check_stream(L, 1);
 	size_t length;
-	const char *bytes = bind_bytes(L, 2, &length);
-	struct write_op *w;
+	const char *data = bind_bytes(L, 2, &length);
+	struct stream_op *x = push_op(L, s, STREAM_WRITE, WRITE_MT);	/* op */
 
-	luaL_argcheck(L, s->writer == NULL && s->pump == NULL, 1, "another task writes to it");
-	w = lua_newuserdatauv(L, sizeof *w, 2);		/* s bytes op */
-	*w = (struct write_op){ .op = { .finish = write_finish, .cancel = write_release, .what = "room to write" },
-	                        .bytes = bytes, .length = length };
-	luaL_setmetatable(L, WRITE_MT);
-	lua_pushvalue(L, 1);
-	lua_setiuservalue(L, -2, 1);
+	x->op.finish = write_finish;
+	x->op.what = "a stream to take bytes";
+	x->data = data;
+	x->length = length;
 	lua_pushvalue(L, 2);
 	lua_setiuservalue(L, -2, 2);
-	w->s = s;
-	s->writer = w;
-	w->op.done = write_some(w);
-	if (!w->op.done)
-		s->stream->ops->when(s->stream, STREAM_WRITE, write_ready, w);
-	return task_await(L, &w->op);
+	return start(L, x, write_step);
 }
 
+/* stream:half_close() -> true | nil, message, code */
 static int
 l_half_close(lua_State *L)
 {
-	struct stream *s = check_stream(L, 1)->stream;
+	struct lua_stream *s = check_stream(L, 1);
+	struct stream *base = &s->s.base;
 
-	if (s->ops->half_close == NULL)
-		return bind_fail(L, "ENOTSUP", "a %s cannot be closed on one side", s->ops->kind);
-	if (s->ops->half_close(s) != 0)
-		return bind_fail(L, s->code, "%s", s->message);
+	if (base->ops->half_close == NULL)
+		return bind_fail(L, "ENOTSUP", "%s: has no half to close", s->s.inner->ops->kind);
+	if (base->ops->half_close(base) != 0)
+		return push_failure(L, s);
 	lua_pushboolean(L, 1);
+	return 1;
+}
+
+static int
+l_close(lua_State *L)
+{
+	struct lua_stream *s = luaL_checkudata(L, 1, STREAM_MT);
+
+	s->s.base.ops->close(&s->s.base);
+	return 0;
+}
+
+static int
+l_tostring(lua_State *L)
+{
+	struct lua_stream *s = luaL_checkudata(L, 1, STREAM_MT);
+
+	lua_pushfstring(L, "stream (%s)", s->s.inner != NULL ? s->s.inner->ops->kind : "closed");
 	return 1;
 }
 
 static void
 pump_release(struct task_op *op)
 {
-	struct pump_op *p = (struct pump_op *)op;
+	struct pump_op *x = (struct pump_op *)op;
 
-	stream_pump_free(p->pump);
-	p->pump = NULL;
-	if (p->from == NULL)
+	if (x->pump == NULL)
 		return;
-	if (p->to->stream != NULL && p->before > 0)
-		p->to->stream->ops->when(p->to->stream, STREAM_WRITE, NULL, NULL);
-	p->from->pump = p->to->pump = NULL;
-	p->from = p->to = NULL;
-}
-
-static int
-pump_finish(lua_State *L, struct task_op *op)
-{
-	struct pump_op *p = (struct pump_op *)op;
-	unsigned long long bytes = p->before;
-
-	if (p->pump != NULL)
-		bytes += stream_pump_bytes(p->pump);
-	pump_release(op);
-	if (p->code != NULL)
-		return bind_fail(L, p->code, "%s", p->message);
-	lua_pushinteger(L, (lua_Integer)bytes);
-	return 1;
-}
-
-static void
-pump_fail(struct pump_op *p, const struct stream *s)
-{
-	p->code = s->code;
-	memcpy(p->message, s->message, sizeof p->message);
-}
-
-static void
-pump_ended(void *arg)
-{
-	struct pump_op *p = arg;
-	const struct stream *failed = stream_pump_failed(p->pump);
-
-	if (failed != NULL)
-		pump_fail(p, failed);
-	task_wake(&p->op);
-}
-
-/* First what Lua's reading left in the buffer, then the rest without Lua. */
-static void
-pump_ready(void *arg)
-{
-	struct pump_op *p = arg;
-	struct lua_stream *from = p->from;
-	struct stream *to = p->to->stream;
-
-	while (from->start < from->end) {
-		ssize_t n = to->ops->write(to, from->buffer + from->start, from->end - from->start);
-
-		if (n == STREAM_AGAIN) {
-			to->ops->when(to, STREAM_WRITE, pump_ready, p);
-			return;
-		}
-		if (n < 0) {
-			pump_fail(p, to);
-			task_wake(&p->op);
-			return;
-		}
-		from->start += (size_t)n;
-		p->before += (unsigned long long)n;
-	}
-	p->pump = stream_pump_start(p->loop, from->stream, to, pump_ended, p);
-	if (p->pump == NULL) {
-		p->code = "ENOMEM";
-		strcpy(p->message, "out of memory");
-		task_wake(&p->op);
-	}
-}
-
-/* stream.pump(from, to) -> bytes | nil, message, code */
-static int
-l_pump(lua_State *L)
-{
-	struct lua_stream *from = check_stream(L, 1), *to = check_stream(L, 2);
-	struct pump_op *p;
-
-	luaL_argcheck(L, from->reader == NULL && from->pump == NULL, 1, "another task reads from it");
-	luaL_argcheck(L, to->writer == NULL && to->pump == NULL, 2, "another task writes to it");
-	p = lua_newuserdatauv(L, sizeof *p, 2);		/* from to op */
-	*p = (struct pump_op){ .op = { .finish = pump_finish, .cancel = pump_release, .what = "bytes to copy" } };
-	luaL_setmetatable(L, PUMP_MT);
-	lua_pushvalue(L, 1);
-	lua_setiuservalue(L, -2, 1);
-	lua_pushvalue(L, 2);
-	lua_setiuservalue(L, -2, 2);
-	p->loop = host_loop(host_of(L));
-	p->from = from;
-	p->to = to;
-	from->pump = to->pump = p;
-	to->stream->ops->when(to->stream, STREAM_WRITE, pump_ready, p);
-	return task_await(L, &p->op);
-}
-
-/* Whoever waits for it learns that it was closed. */
-static int
-l_close(lua_State *L)
-{
-	struct lua_stream *s = luaL_checkudata(L, 1, STREAM_MT);
-	struct pump_op *p = s->pump;
-
-	if (s->stream == NULL)
-		return 0;
-	if (p != NULL && !p->op.done) {
-		p->code = "ECLOSED";
-		strcpy(p->message, "the stream was closed");
-		task_wake(&p->op);
-	}
-	if (p != NULL)
-		pump_release(&p->op);
-	s->stream->ops->close(s->stream);
-	s->stream = NULL;
-	free(s->buffer);
-	s->buffer = NULL;
-	s->start = s->end = 0;
-	if (s->reader != NULL) {	/* even an answer that lay ready: its bytes are gone */
-		s->reader->code = "ECLOSED";
-		if (!s->reader->op.done)
-			task_wake(&s->reader->op);
-	}
-	if (s->writer != NULL && !s->writer->op.done) {
-		s->writer->code = "ECLOSED";
-		task_wake(&s->writer->op);
-	}
-	return 0;
-}
-
-static int
-l_read_gc(lua_State *L)
-{
-	read_release(lua_touserdata(L, 1));
-	return 0;
-}
-
-static int
-l_write_gc(lua_State *L)
-{
-	write_release(lua_touserdata(L, 1));
-	return 0;
+	stream_pump_free(x->pump);
+	x->pump = NULL;
+	x->from->busy[STREAM_READ] = false;
+	x->to->busy[STREAM_WRITE] = false;
 }
 
 static int
@@ -466,6 +357,80 @@ l_pump_gc(lua_State *L)
 	pump_release(lua_touserdata(L, 1));
 	return 0;
 }
+
+static void
+pump_done(void *arg)
+{
+	task_wake(arg);
+}
+
+static int
+pump_finish(lua_State *L, struct task_op *op)
+{
+	struct pump_op *x = (struct pump_op *)op;
+	struct stream *failed = stream_pump_failed(x->pump);
+	unsigned long long bytes = stream_pump_bytes(x->pump);
+
+	pump_release(op);
+	if (failed != NULL)
+		return push_failure(L, (struct lua_stream *)failed);
+	lua_pushinteger(L, (lua_Integer)bytes);
+	return 1;
+}
+
+/* stream.pump(from, to) -> bytes | nil, message, code */
+static int
+l_pump(lua_State *L)
+{
+	struct lua_stream *from = check_stream(L, 1), *to = check_stream(L, 2);
+	struct pump_op *x;
+
+	luaL_argcheck(L, from != to, 2, "a stream cannot be pumped into itself");
+	luaL_argcheck(L, !from->busy[STREAM_READ], 1, "another task reads from it");
+	luaL_argcheck(L, !to->busy[STREAM_WRITE], 2, "another task writes to it");
+	x = lua_newuserdatauv(L, sizeof *x, 2);		/* op */
+	*x = (struct pump_op){ .op = { .finish = pump_finish, .cancel = pump_release, .what = "a stream to end" },
+		.from = from, .to = to };
+	luaL_setmetatable(L, PUMP_MT);
+	lua_pushvalue(L, 1);
+	lua_setiuservalue(L, -2, 1);
+	lua_pushvalue(L, 2);
+	lua_setiuservalue(L, -2, 2);
+	x->pump = stream_pump_start(host_loop(host_of(L)), &from->s.base, &to->s.base, pump_done, &x->op);
+	if (x->pump == NULL)
+		return luaL_error(L, "out of memory");
+	from->busy[STREAM_READ] = to->busy[STREAM_WRITE] = true;
+	return task_await(L, &x->op);
+}
+
+/* stream.pair() -> two ends, each giving what is written to the other */
+static int
+l_pair(lua_State *L)
+{
+	uv_loop_t *loop = host_loop(host_of(L));
+	struct lua_stream *ends[2] = { push_stream(L), push_stream(L) };	/* a b */
+	int fds[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0)
+		return luaL_error(L, "no descriptor left for a pair of streams");
+	for (int i = 0; i < 2; i++) {
+		struct stream *inner = stream_of_descriptor(loop, fds[i], "pair");
+
+		if (inner != NULL)
+			stream_ahead_own(&ends[i]->s, inner);
+		else
+			close(fds[i]);
+	}
+	if (ends[0]->s.inner == NULL || ends[1]->s.inner == NULL)
+		return luaL_error(L, "out of memory");
+	return 2;
+}
+
+static const luaL_Reg functions[] = {
+	{ "pair", l_pair },
+	{ "pump", l_pump },
+	{ NULL, NULL }
+};
 
 static const luaL_Reg stream_methods[] = {
 	{ "close",      l_close },
@@ -477,18 +442,14 @@ static const luaL_Reg stream_methods[] = {
 };
 
 static const luaL_Reg stream_meta[] = {
-	{ "__close", l_close },
-	{ "__gc",    l_close },
+	{ "__close",    l_close },
+	{ "__gc",       l_close },
+	{ "__tostring", l_tostring },
 	{ NULL, NULL }
 };
 
-static const luaL_Reg read_meta[] = {
-	{ "__gc", l_read_gc },
-	{ NULL, NULL }
-};
-
-static const luaL_Reg write_meta[] = {
-	{ "__gc", l_write_gc },
+static const luaL_Reg op_meta[] = {
+	{ "__gc", l_op_gc },
 	{ NULL, NULL }
 };
 
@@ -497,12 +458,7 @@ static const luaL_Reg pump_meta[] = {
 	{ NULL, NULL }
 };
 
-static const luaL_Reg none[] = {
-	{ NULL, NULL }
-};
-
-static const luaL_Reg functions[] = {
-	{ "pump", l_pump },
+static const luaL_Reg no_methods[] = {
 	{ NULL, NULL }
 };
 
@@ -512,9 +468,9 @@ int
 luaopen_runbook_core_stream(lua_State *L)
 {
 	bind_class(L, STREAM_MT, stream_methods, stream_meta);
-	bind_class(L, READ_MT, none, read_meta);
-	bind_class(L, WRITE_MT, none, write_meta);
-	bind_class(L, PUMP_MT, none, pump_meta);
+	bind_class(L, READ_MT, no_methods, op_meta);
+	bind_class(L, WRITE_MT, no_methods, op_meta);
+	bind_class(L, PUMP_MT, no_methods, pump_meta);
 	luaL_newlib(L, functions);
 	return 1;
 }
