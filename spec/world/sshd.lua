@@ -160,7 +160,7 @@ return function(world)
   function Machine:sh(line, user)
     local login = user and ("setpriv --reuid %d --regid %d --clear-groups "):format(users[user], users[user]) or ""
     local home = user and "/home/" .. user or "/root"
-    return world.sh(("nsenter -t %d -m -u -p --wd=/proc/%d/root%s env -i HOME=%s PATH=/usr/sbin:/usr/bin:/sbin:/bin %ssh -c %s"):format(
+    return world.sh(("nsenter -t %d -m -u -p -r --wd=/proc/%d/root%s env -i HOME=%s PATH=/usr/sbin:/usr/bin:/sbin:/bin %ssh -c %s"):format(
       self.pid, self.pid, home, home, login, quote(line)))
   end
 
