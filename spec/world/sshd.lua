@@ -173,12 +173,15 @@ return function(world)
     return output
   end
 
+  ---@async
   function Machine:start_sshd()
     for _ = 1, 20 do
       self.port = self.port or math.random(20000, 32000)
       write_config(self, self.options)
+      os.remove(self.etc .. "/sshd.pid")
       local output, code = self:sh "/usr/sbin/sshd -f /run/world/sshd_config -E /run/world/sshd.log"
       if code == 0 then
+        world.wait_until("sshd's pid", function() return (world.read(self.etc .. "/sshd.pid") or ""):match "%d\n" end)
         return
       end
       local log = output .. (world.read(self.etc .. "/sshd.log") or "")
