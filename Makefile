@@ -27,6 +27,8 @@ PKGS_WORLD := acl age attr curl e2fsprogs fuse3 lua-busted openssh-server openss
 PKGS_LINT  := cppcheck lua-check
 PKGS_BENCH := ansible-core clustershell pdsh
 
+VERSION := $(shell sed -n 's/.*RUNBOOK_VERSION "\(.*\)".*/\1/p' src/runbook.h)
+
 # -iquote: our yaml.h is not the one of <yaml.h>
 RB_CPPFLAGS = -D_GNU_SOURCE -iquote src $(DEP_CPPFLAGS)
 RB_CFLAGS  := -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Werror $(RB_SAN)
@@ -69,9 +71,10 @@ $(BUILD)/runbook: $(BUILD)/main.o $(BUILD)/librunbook.a
 # Line editing is the command's, and linked only once something uses it.
 RB_EDIT := $(if $(shell grep -ls 'histedit\.h\|editline/' src/*.c src/lua/*.c),-ledit)
 
+# Whole in itself: who embeds it links the libraries of the distribution and nothing that was built here.
 $(BUILD)/librunbook.a: $(LIB_OBJ)
 	rm -f $@
-	$(AR) rcs $@ $^
+	printf '%s\n' 'create $@' $(DEP_ARCHIVES:%='addlib %') $(LIB_OBJ:%='addmod %') save | $(AR) -M
 
 $(BUILD)/%.o: src/%.c $(BUILD)/deps/config.mk
 	@mkdir -p $(@D)
@@ -114,11 +117,17 @@ lint: $(BUILD)/deps/LINT $(BUILD)/modules.c
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 		--suppress=missingInclude -j$(shell nproc) -D_GNU_SOURCE -Isrc src spec/world
 
-install: $(BUILD)/runbook $(BUILD)/librunbook.a $(BUILD)/deps/RUN
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib
-	install -m 755 $(BUILD)/runbook $(DESTDIR)$(PREFIX)/bin/runbook
-	install -m 644 src/runbook.h $(DESTDIR)$(PREFIX)/include/runbook.h
-	install -m 644 $(BUILD)/librunbook.a $(DESTDIR)$(PREFIX)/lib/librunbook.a
+# Its prefix is this call's, so it is written at every one.
+$(BUILD)/runbook.pc: always $(BUILD)/deps/config.mk
+	printf '%s\n' 'prefix=$(PREFIX)' 'Name: runbook' 'Description: procedures that can be stopped, resumed and undone' \
+		'Version: $(VERSION)' 'Requires: $(DEP_MODULES)' 'Cflags: -I$${prefix}/include' \
+		'Libs: -L$${prefix}/lib -lrunbook $(RB_EDIT) -ldl -lpthread' > $@
+
+install: $(BUILD)/runbook $(BUILD)/librunbook.a $(BUILD)/runbook.pc $(BUILD)/deps/RUN
+	install -D -m 755 $(BUILD)/runbook $(DESTDIR)$(PREFIX)/bin/runbook
+	install -D -m 644 src/runbook.h $(DESTDIR)$(PREFIX)/include/runbook.h
+	install -D -m 644 $(BUILD)/librunbook.a $(DESTDIR)$(PREFIX)/lib/librunbook.a
+	install -D -m 644 $(BUILD)/runbook.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/runbook.pc
 	$(foreach page,$(wildcard lib/man/*.[1-9]),install -D -m 644 $(page) \
 		$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $(page)))/$(notdir $(page))$(newline))
 

@@ -13,6 +13,7 @@ next_debian=trixie
 libssh2_needed=1.11
 linked="lua5.4 libuv yaml-0.1 sqlite3 libcrypto"
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/runbook-build
+recipe=2	# what is built here changed when this does
 have_lock=
 
 say() { echo "deps: $*" >&2; }
@@ -94,8 +95,9 @@ build_libssh2() {
 	touch aclocal.m4
 	find . -name '*.in' -exec touch {} +
 	touch configure
+	# its own idea of hidden symbols shows those of its API, which are nobody's business here
 	./configure -q --prefix="$2" --with-crypto=openssl --with-libz --with-pic --disable-shared \
-		--enable-static --disable-examples-build CFLAGS="-O2 -g -fvisibility=hidden"
+		--enable-static --disable-examples-build --disable-hidden-symbols CFLAGS="-O2 -g -fvisibility=hidden"
 	make -s -C src install-libLTLIBRARIES
 	make -s install-includeHEADERS
 }
@@ -113,7 +115,7 @@ build_yyjson() {
 
 # from_source NAME ARCHIVE: leaves where it is installed in $prefix
 from_source() {
-	prefix=$cache/$1-$next_debian-$(cc -dumpmachine)
+	prefix=$cache/$1-$next_debian-$recipe-$(cc -dumpmachine)
 	[ ! -e "$prefix/lib/$2" ] || return 0
 	packages "$cache/source-packages" dpkg-dev debian-archive-keyring
 	say "building $1 from the source package of Debian $next_debian, once, into $prefix"
@@ -132,34 +134,40 @@ from_source() {
 	rm -rf "$work"
 }
 
-# What no package gives is static, and its symbols stay inside: libcurl, loaded later, brings a libssh2 of its own.
+# What no package gives becomes part of ours, and its symbols stay inside: libcurl, loaded later, brings a
+# libssh2 of its own.
 library() {
 	name=$1
 	condition=$2
-	needs=$3
+	needs=$3	# a pkg-config name
 	if pkg-config --exists "$condition"; then
 		flags="$flags $(pkg-config --cflags "$name")"
-		libs="$libs $(pkg-config --libs "$name")"
+		modules="$modules $name"
 	else
 		archive=lib${name#lib}.a
 		from_source "$name" "$archive"
 		flags="$flags -isystem $prefix/include"
-		libs="$libs $prefix/lib/$archive -Wl,--exclude-libs,$archive $needs"
+		archives="$archives $prefix/lib/$archive"
+		modules="$modules $needs"
 	fi
 }
 
 config() {
 	out=$1
 	locked
-	# shellcheck disable=SC2086 # a list of names
-	flags=$(pkg-config --cflags $linked)
-	libs=
-	library libssh2 "libssh2 >= $libssh2_needed" -lz
+	flags=
+	archives=
+	modules=$linked
+	library libssh2 "libssh2 >= $libssh2_needed" zlib
 	library yyjson yyjson ""
-	# shellcheck disable=SC2086
-	libs="$libs $(pkg-config --libs $linked) -ldl -lpthread"
 	mkdir -p "$(dirname "$out")"
-	printf 'DEP_CPPFLAGS := %s\nDEP_LIBS := %s\n' "$flags" "$libs" > "$out.new"
+	# shellcheck disable=SC2086 # lists of names
+	cat > "$out.new" <<-MAKE
+		DEP_CPPFLAGS := $flags $(pkg-config --cflags $modules)
+		DEP_ARCHIVES := $archives
+		DEP_MODULES  := $modules
+		DEP_LIBS     := $(pkg-config --libs $modules) -ldl -lpthread
+	MAKE
 	mv "$out.new" "$out"
 }
 
