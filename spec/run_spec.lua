@@ -268,7 +268,7 @@ describe("a run", function()
     local ok, err = pcall(runs.resume)
     assert.is_false(ok)
     assert.matches("process %d+ on %S+ has been working on this run for 0 min", tostring(err))
-    assert.equal(75, require("runbook.run").exit_code(err))
+    assert.equal(75, require("runbook.failure").exit_code(err))
   end)
 
   it("refuses the journal of a newer version and a changed place", function()

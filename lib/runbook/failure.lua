@@ -14,6 +14,7 @@ local EXIT = {
 
 -- What the loader and the parameters say of files, though their kind is `usage`.
 local EXIT_BY_CODE = {
+  ENETFS = 78, ESCHEMA = 78,
   EDUPLICATE = 65, EEMPTY = 65, EGLOBAL = 65, ELOAD = 65, ELOADING = 65, ESYNTAX = 65, EUNSUPPORTED = 65, EUTF8 = 65,
 }
 

@@ -6,6 +6,8 @@ local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
+local failure = require "runbook.failure"
+local identity = require "runbook.run.identity"
 local jobs = require "runbook.run.jobs"
 local journal = require "runbook.journal"
 local obligation = require "runbook.obligation"
@@ -23,16 +25,6 @@ local run = {}
 
 local EXIT = { done = 0, failed = 1, waiting = 5, declined = 6 }
 local RUN_EVENT = { done = "finish", failed = "fail", stopped = "stop", waiting = "wait", declined = "decline" }
-
---- Exit codes by kind of error, where a run could not even begin (sysexits(3)).
-local EXIT_OF_KIND = { usage = 65, missing = 66, unreachable = 69, internal = 70, busy = 75, auth = 77, identity = 77, refused = 77 }
-
---- The exit code for an error outside of any step.
----@param err runbook.Error
----@return integer
-function run.exit_code(err)
-  return EXIT_OF_KIND[err.kind] or 1
-end
 
 run.request_stop = supervisor.request_stop
 run.request_kill = supervisor.request_kill
@@ -145,6 +137,7 @@ end
 
 -- Works through the items; runs in a task of its own, so that it can be cancelled while the driver still writes.
 local function work(self, position_of, count)
+  self:in_phase(nil, "checks", identity.check, self)
   local o, begun, outcome, detail = self.options, self.options.from == nil, "done", nil
   for _, item in ipairs(self.book.items) do
     begun = begun or item.id == o.from
@@ -205,10 +198,8 @@ local function finish(self, outcome, detail, item)
     exit = supervisor.exit_code(self)
   elseif detail and detail.exit then
     exit = detail.exit
-  elseif outcome == "failed" and errors.is(detail, "busy") and detail.code == "ELOCKED" then
-    exit = 75
-  elseif outcome == "failed" and errors.is(detail, "identity") then
-    exit = 77
+  elseif outcome == "failed" and (item == nil or errors.is(detail, "identity") or detail.code == "ELOCKED") then
+    exit = failure.exit_code(detail)
   end
   if outcome == "done" then
     self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.forget_all, self)

@@ -1,0 +1,56 @@
+--- Which machines a run works on: the identity of every host among its parameters is kept at its start and compared by
+--- every later process, before the first step.
+
+local effect = require "runbook.effect"
+local errors = require "runbook.errors"
+local events = require "runbook.events"
+local task = require "runbook.task"
+
+local identity = {}
+
+-- The places among the parameters, by name of the parameter.
+local function places_of(book)
+  local found = {}
+  for _, one in ipairs(book.declaration) do
+    local value = book.values[one[1]]
+    local place = type(value) == "table" and (rawget(value, "place") or value)
+    if place and type(place.identity) == "function" then
+      found[#found + 1] = { name = one[1], place = place }
+    end
+  end
+  return found
+end
+
+local function compare(session, found, now)
+  local key = "identity:" .. found.name
+  local before = session.journal.meta[key]
+  if before == nil then
+    session.journal:set_meta(key, now)
+  elseif before ~= now then
+    errors.raise {
+      kind = "identity", code = "EIDENTITY", target = found.place.name,
+      message = ("`%s` is another machine than when this run began: %s, it was %s"):format(found.name, now, before),
+      hint = "find out which one answers at that name; a run does not change its machines",
+    }
+  end
+end
+
+--- Keep or compare the identity of every host; raises kind `identity` on another one. A host that cannot be reached is said,
+--- and left to the checks and steps that need it.
+---@async
+---@param session table
+function identity.check(session)
+  task.each(places_of(session.book), { limit = 8 }, function(found)
+    local ok, now = xpcall(effect.reading, errors.handler, found.place.identity, found.place)
+    if ok then
+      compare(session, found, now)
+    elseif errors.is(now, "unreachable") or errors.is(now, "timeout") or errors.is(now, "lost") then
+      events.notice(("%s: %s"):format(found.name, tostring(now)), "warning")
+    else
+      error(now, 0)
+    end
+  end)
+  session.journal:commit()
+end
+
+return identity
