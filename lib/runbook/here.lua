@@ -56,4 +56,6 @@ place.register("here", function(reference)
   return here
 end)
 
+require "runbook.job" -- so that every process that knows a place can clean up after its jobs
+
 return here

@@ -13,6 +13,7 @@ local errors = require "runbook.errors"
 local events = require "runbook.events"
 local options = require "runbook.options"
 local place = require "runbook.place"
+local record = require "runbook.job.record"
 local retry = require "runbook.retry"
 local scripts = require "runbook.job.scripts"
 local task = require "runbook.task"
@@ -81,10 +82,21 @@ local function ordinal(context, name)
   return used[name] == 1 and name or name .. "." .. used[name]
 end
 
+-- Without a run there is no journal to find a job again by, so its name is this process's own.
+local own_run
+
+local function run_of(context)
+  if context.run_id or context.run then
+    return context.run_id or context.run
+  end
+  own_run = own_run or ("once.%d.%x"):format(time.utc() // 1, math.random(0, 0xffffffff))
+  return own_run
+end
+
 local function prefix_of(name)
   local context = task.context()
   return table.concat({
-    part(context.run_id or context.run or "_"), part(context.step or "_"), part(context.unit or "_"), part(ordinal(context, name)),
+    part(run_of(context)), part(context.step or "_"), part(context.unit or "_"), part(ordinal(context, name)),
   }, "/")
 end
 
@@ -94,7 +106,7 @@ local function handle(at, key, offset)
   }, job_mt)
 end
 
--- Runs one of the scripts; nothing here is harmed by being run twice.
+-- Runs one of the scripts; none is harmed by being run twice, so a lost connection is no reason to stop.
 local function ask(self, script, ...)
   local values = { self.key, ... }
   return (command.script(self.place, script, values, { message = "job " .. self.key }))
@@ -155,38 +167,41 @@ local function send(self, o)
   end)
 end
 
--- The newest try of a job: its number (0: none) and state.
-local function newest(at, prefix)
-  local last = 0
-  for line in ask(handle(at, prefix), scripts.list):gmatch("[^\n]+") do
-    local n = line:match("/(%d+)$")
-    if n and line == prefix .. "/" .. n then
-      last = math.max(last, math.tointeger(n))
+-- Whether the try that is there is the one that is wanted. `nil`: the next number is.
+local function settle_try(h, o, history)
+  local s = look(h)
+  if s.state == "never" then
+    ask(h, scripts.forget, "")
+    return "again"
+  elseif s.state == "running" or s.state == "starting" or s.state == "done" and s.code == 0 and not history[h.key] then
+    return "found"
+  elseif s.state == "lost" then
+    if not o.again and not history[h.key] then
+      raise_lost(h, s)
     end
   end
-  local h = handle(at, ("%s/%d"):format(prefix, math.max(1, last)))
-  return last, h, last > 0 and look(h) or nil
+  return nil
 end
 
--- What to do with the try that is there: keep it, or make room for the next.
-local function choose(at, prefix, again)
-  local n, h, s = newest(at, prefix)
-  if n == 0 then
-    return handle(at, prefix .. "/1"), true
-  elseif s.state == "running" or s.state == "starting" or s.state == "done" and s.code == 0 then
-    return h, false
-  elseif s.state == "lost" and not again then
-    raise_lost(h, s)
-  elseif s.state == "never" then
-    ask(h, scripts.forget, "")
-    return h, true
+local function begin(at, o)
+  local try, history = record.find(o.prefix)
+  local given = { argv = command.wrap(at:with { sudo = false }, o.argv, o), stdin = o.stdin }
+  while true do
+    local h = handle(at, ("%s/%d"):format(o.prefix, try))
+    h.name = o.name
+    tell(h, "starting")
+    local what = send(h, given) == "started" and "started" or settle_try(h, o, history)
+    if what == "started" or what == "found" then
+      tell(h, "started")
+      return h, what
+    elseif what == nil then
+      try = try + 1
+    end
   end
-  return handle(at, ("%s/%d"):format(prefix, n + 1)), true
 end
 
 local start_verb = effect.verb {
-  name = "place.job", class = "change",
-  repeatable = true, -- it finds itself on the far side
+  name = "place.job", class = "change", repeatable = true, -- it finds what it started
   target = function(at) return at.name end,
   summary = function(_, o) return ("start job %s: %s"):format(o.name, command.show(o.argv)) end,
   by_hand = function(at, o) return at:by_hand(o.argv) end,
@@ -196,14 +211,8 @@ local start_verb = effect.verb {
     return planned
   end,
   body = function(at, o)
-    local h, fresh = choose(at, o.prefix, o.again)
-    h.name = o.name
-    if fresh then
-      tell(h, "starting")
-      send(h, { argv = command.wrap(at:with { sudo = false }, o.argv, o), stdin = o.stdin })
-    end
-    tell(h, "started")
-    events.emit { type = "job", target = at.name, name = o.name, key = h.key, text = fresh and "started" or "found again" }
+    local h, what = begin(at, o)
+    events.emit { type = "job", target = at.name, name = o.name, key = h.key, text = what == "started" and what or "found again" }
     return h
   end,
 }

@@ -240,6 +240,7 @@ local EVENT = { done = "finish", failed = "fail", stopped = "stop", waiting = "w
 -- Obligations of the step end with it, however it ended; one that cannot be met stays owed.
 local function clean_up(session, item, outcome)
   if outcome ~= "stopped" then
+    require("runbook.job.record").close(session, item.id)
     task.with_context(session:context(item, "clean-up"), obligation.meet_all, session,
       { step = item.id, scope = "step", keep_jobs = true })
   end
