@@ -103,10 +103,15 @@ $(BUILD)/world/%: spec/world/%.c $(BUILD)/deps/config.mk
 	@mkdir -p $(@D)
 	$(CC) -D_GNU_SOURCE $(CPPFLAGS) $(RB_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $<
 
+# A program that embeds the library; a spec runs it.
+$(BUILD)/examples/embed: examples/embed/embed.c $(BUILD)/librunbook.a
+	@mkdir -p $(@D)
+	$(CC) $(RB_CPPFLAGS) $(CPPFLAGS) $(RB_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(DEP_LIBS) $(RB_EDIT) $(LDLIBS)
+
 demo: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
 	RUNBOOK_BUILD=$(BUILD) $(BUILD)/runbook lua spec/world/demo.lua
 
-test: $(BUILD)/runbook $(BUILD)/librunbook.a $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
+test: $(BUILD)/runbook $(BUILD)/examples/embed $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
 	RUNBOOK_BUILD=$(BUILD) $(BUILD)/runbook lua spec/run.lua $(or $(SPEC),spec)
 
 bench: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD $(BUILD)/deps/BENCH

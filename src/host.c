@@ -185,7 +185,7 @@ runbook_host_add(struct runbook_host *h, const char *name, lua_CFunction open)
 
 struct arguments {
 	int argc;
-	char *const *argv;
+	const char *const *argv;
 };
 
 static int
@@ -217,7 +217,7 @@ keep_error(struct runbook_host *h)
 }
 
 int
-runbook_host_start(struct runbook_host *h, int argc, char *const argv[])
+runbook_host_start(struct runbook_host *h, int argc, const char *const argv[])
 {
 	struct arguments a = { argc, argv };
 

@@ -52,7 +52,7 @@ run(struct runbook_host *h, int argc, char *argv[])
 		uv_signal_start(&handles[i], on_signal, signals[i].number);
 		uv_unref((uv_handle_t *)&handles[i]);
 	}
-	if (runbook_host_start(h, argc - 1, argv + 1) == 0) {
+	if (runbook_host_start(h, argc - 1, (const char *const *)argv + 1) == 0) {
 		while (runbook_host_step(h, true))
 			;
 	}

@@ -3,7 +3,7 @@
  *
  *	struct runbook_host *h = runbook_host_new();
  *	runbook_host_on_event(h, print_event, stdout);
- *	runbook_host_start(h, 3, (char *[]){ "run", "move.lua", "--no-input" });
+ *	runbook_host_start(h, 3, (const char *[]){ "run", "move.lua", "--no-input" });
  *	while (runbook_host_step(h, true))
  *		;
  *	code = runbook_host_exit_code(h);
@@ -43,7 +43,7 @@ int runbook_host_add(struct runbook_host *h, const char *name, lua_CFunction ope
  * Starts a command as typed after `runbook`: { "run", "file.lua", "--params", "x.yaml" }.
  * 0, or -1 when one runs already or memory ran out (see runbook_host_error).
  */
-int runbook_host_start(struct runbook_host *h, int argc, char *const argv[]);
+int runbook_host_start(struct runbook_host *h, int argc, const char *const argv[]);
 
 /* One turn of the loop; wait: block until something happens.  False once the command has ended. */
 bool runbook_host_step(struct runbook_host *h, bool wait);

@@ -39,10 +39,10 @@ open_site(lua_State *L)
 }
 
 static struct runbook_host *
-start(int *number, char *state, char *file)
+start(int *number, const char *state, const char *file)
 {
 	struct runbook_host *h = runbook_host_new();
-	char *words[] = { "--state", state, "run", file, "--no-input" };
+	const char *words[] = { "--state", state, "run", file, "--no-input" };
 
 	if (h == NULL)
 		return NULL;
