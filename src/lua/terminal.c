@@ -1,0 +1,148 @@
+/*
+ * lua/terminal.c - the "runbook.core.terminal" module.
+ *
+ * Marshalling only: the terminal is in ../terminal.c, policy in lib/runbook/terminal.lua.
+ */
+#include "../terminal.h"
+
+#include "../host.h"
+#include "bind.h"
+#include "secret.h"
+
+#define QUESTION_MT "runbook.terminal.question"
+
+struct question_op {
+	struct task_op op;
+	struct terminal_question *question;	/* NULL once released */
+};
+
+static const char *const streams[] = { "stdin", "stdout", "stderr", NULL };
+
+static void
+question_release(struct task_op *op)
+{
+	struct question_op *x = (struct question_op *)op;
+
+	terminal_question_free(x->question);
+	x->question = NULL;
+}
+
+static int
+question_gc(lua_State *L)
+{
+	question_release(lua_touserdata(L, 1));
+	return 0;
+}
+
+static void
+question_done(void *arg)
+{
+	task_wake(arg);
+}
+
+/* The name of the secret, if it is to be one, is the op's user value. */
+static int
+question_finish(lua_State *L, struct task_op *op)
+{
+	struct question_op *x = (struct question_op *)op;
+	const struct terminal_answer *a = terminal_answer(x->question);
+	int n = 1;
+
+	if (a->code != NULL)
+		n = bind_fail(L, a->code, "%s", a->message);
+	else if (a->line == NULL)
+		lua_pushnil(L);
+	else if (lua_getiuservalue(L, 4, 1) == LUA_TSTRING)
+		secret_push(L, lua_tostring(L, -1), a->line, a->length);
+	else
+		lua_pushlstring(L, a->line, a->length);
+	question_release(op);
+	return n;
+}
+
+/* ask(prompt, echo, secret_name?) -> line | nil at the end of input | nil, message, code */
+static int
+l_ask(lua_State *L)
+{
+	size_t length;
+	const char *prompt = luaL_checklstring(L, 1, &length);
+	bool echo = lua_toboolean(L, 2);
+	struct question_op *x;
+
+	luaL_optstring(L, 3, NULL);
+	lua_settop(L, 3);
+	x = lua_newuserdatauv(L, sizeof *x, 1);		/* prompt echo name op */
+	*x = (struct question_op){
+		.op = { .finish = question_finish, .cancel = question_release, .what = "an answer at the terminal" }
+	};
+	luaL_setmetatable(L, QUESTION_MT);
+	lua_pushvalue(L, 3);
+	lua_setiuservalue(L, -2, 1);
+	x->question = terminal_ask(host_loop(host_of(L)), prompt, length, echo, question_done, x);
+	if (x->question == NULL)
+		return bind_fail(L, "ENOMEM", "out of memory");
+	x->op.done = terminal_answer(x->question)->code != NULL;
+	return task_await(L, &x->op);
+}
+
+/* available() -> whether somebody can be asked */
+static int
+l_available(lua_State *L)
+{
+	lua_pushboolean(L, terminal_available());
+	return 1;
+}
+
+/* is(stream) -> whether it is a terminal */
+static int
+l_is(lua_State *L)
+{
+	lua_pushboolean(L, terminal_is(luaL_checkoption(L, 1, NULL, streams)));
+	return 1;
+}
+
+/* restore() - the terminal as it was before the open question */
+static int
+l_restore(lua_State *L)
+{
+	(void)L;
+	terminal_restore();
+	return 0;
+}
+
+/* size(stream) -> columns, rows | nil */
+static int
+l_size(lua_State *L)
+{
+	int columns, rows;
+
+	if (!terminal_size(luaL_checkoption(L, 1, NULL, streams), &columns, &rows)) {
+		lua_pushnil(L);
+		return 1;
+	}
+	lua_pushinteger(L, columns);
+	lua_pushinteger(L, rows);
+	return 2;
+}
+
+static const luaL_Reg functions[] = {
+	{ "ask", l_ask },
+	{ "available", l_available },
+	{ "is", l_is },
+	{ "restore", l_restore },
+	{ "size", l_size },
+	{ NULL, NULL }
+};
+
+static const luaL_Reg no_methods[] = { { NULL, NULL } };
+static const luaL_Reg meta[] = { { "__gc", question_gc }, { NULL, NULL } };
+
+int luaopen_runbook_core_terminal(lua_State *L);
+
+int
+luaopen_runbook_core_terminal(lua_State *L)
+{
+	bind_class(L, QUESTION_MT, no_methods, meta);
+	luaL_newlib(L, functions);
+	return 1;
+}
