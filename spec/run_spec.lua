@@ -281,6 +281,43 @@ describe("a run", function()
   end)
 end)
 
+describe("a runbook of several files", function()
+  it("takes another file's steps as a group, and libraries beside it, both under the same rules", function()
+    local path = runs.write([[
+      local help = require "help"
+      rb.step("first", "First", function() toy.make(help.name "x") end)
+      rb.include("part.lua", "part")
+      rb.step("last", "Last", function() toy.make "z" end)
+    ]])
+    runs.write('return { name = function(n) return "the-" .. n end }', "help")
+    runs.write('local a = rb.step("a", "A", function() return "y" end)\nrb.step("b", "B", function() toy.make(a()) end)', "part")
+    local code, seen = runs.start_path(path)
+    assert.equal(0, code)
+    assert.same({ ["the-x"] = 1, y = 1, z = 1 }, world.made)
+    assert.same({ first = "done", ["part/a"] = "done", ["part/b"] = "done", last = "done" }, runs.outcomes(seen))
+    runs.write("oops()", "help")
+    assert.matches("help.lua: 1 thing to fix\n  line 3  unknown global `oops`",
+      tostring(errors.from(select(2, pcall(require("runbook.book").load, path)))))
+  end)
+
+  it("cannot reach the C modules or the disk around the gate", function()
+    assert.matches("no library `runbook.core.process`", tostring(load_error 'require "runbook.core.process"'))
+    assert.matches("`io` is not for runbooks", tostring(load_error 'io.open "x"'))
+  end)
+end)
+
+describe("rb.attach", function()
+  it("keeps data with the run and writes it for people, without secrets", function()
+    require("runbook.redaction").add("token", "hunter2hunter2")
+    local to = runs.directory .. "/out.json"
+    local source = ('rb.step("a", "A", function() rb.attach({ b = { 1, 2 }, a = "hunter2hunter2" }, %q) end)'):format(to)
+    assert.equal(0, (runs.start(source)))
+    local text = io.open(to):read "a"
+    assert.matches('"a": "«secret:token»"', text)
+    assert.equal(text, io.open(store.root() .. "/runs/toys-1/out/out.json"):read "a")
+  end)
+end)
+
 describe("an obligation", function()
   local source = [[
     local bin = rb.obligation("spec-bin", function(o) toy.unmake(o.name) end)

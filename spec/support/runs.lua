@@ -128,6 +128,12 @@ function runs.start(source, o)
   return watched(function() return run.start(b, o) end)
 end
 
+--- Start a run of a file that is there.
+function runs.start_path(path)
+  local b = book.load(path)
+  return watched(function() return run.start(b, { no_input = true }) end)
+end
+
 --- Resume the only open run.
 function runs.resume(o)
   o = o or {}
