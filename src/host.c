@@ -82,6 +82,7 @@ host_open_libraries(lua_State *L)
 static int
 open_state(lua_State *L)
 {
+	lua_gc(L, LUA_GCINC, 400, 400, 0);	/* a start allocates much and frees little */
 	luaL_openlibs(L);
 	lua_pushlightuserdata(L, lua_touserdata(L, 1));
 	lua_setfield(L, LUA_REGISTRYINDEX, HOST_FIELD);

@@ -38,18 +38,11 @@ function job_mt.__tostring(self)
   return self.place.name .. ": job " .. self.key
 end
 
-local started_hooks = {}
-
---- Have a function called around the start of every job: `fn(reference, "starting")` before anything is sent, so that a
---- resume knows whom to ask, and `fn(reference, "started")`.
----@param fn fun(reference: table, moment: "starting"|"started")
-function job.on_started(fn)
-  started_hooks[#started_hooks + 1] = fn
-end
-
+-- The run writes a job down before anything is sent, so that a resume knows whom to ask, and once it has started.
 local function tell(handle, moment)
-  for _, fn in ipairs(started_hooks) do
-    fn(handle:reference(), moment)
+  local session = task.context().session
+  if session and session.note_job then
+    session:note_job(handle:reference(), moment)
   end
 end
 

@@ -6,7 +6,6 @@ local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
-local failure = require "runbook.failure"
 local identity = require "runbook.run.identity"
 local jobs = require "runbook.run.jobs"
 local journal = require "runbook.journal"
@@ -199,7 +198,7 @@ local function finish(self, outcome, detail, item)
   elseif detail and detail.exit then
     exit = detail.exit
   elseif outcome == "failed" and (item == nil or errors.is(detail, "identity") or detail.code == "ELOCKED") then
-    exit = failure.exit_code(detail)
+    exit = require("runbook.failure").exit_code(detail)
   end
   if outcome == "done" then
     self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.forget_all, self)

@@ -3,7 +3,6 @@
 local data = require "runbook.data"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
-local job = require "runbook.job"
 local task = require "runbook.core.task"
 
 local jobs = {}
@@ -23,12 +22,13 @@ local function row_of(session, key)
   return session.job_rows[key]
 end
 
-job.on_started(function(reference, moment)
+--- A job is about to be started, or has been.
+---@async
+---@param session table
+---@param reference table  what `job:reference()` gives
+---@param moment "starting"|"started"
+function jobs.note(session, reference, moment)
   local context = task.context()
-  local session = context.session
-  if session == nil or session.journal == nil then
-    return
-  end
   local journal, id = session.journal, row_of(session, reference.key)
   if id == nil then
     id = journal:add("job", { step = context.step, unit = context.unit, name = reference.key, place = reference.place.name or "here",
@@ -40,7 +40,12 @@ job.on_started(function(reference, moment)
     journal:move("job", id, "started")
     journal:commit()
   end
-end)
+end
+
+-- Most runs have no job and do not need its library.
+local function attach(row)
+  return require("runbook.job").attach(nil, data.decode(row.reference))
+end
 
 local EVENT = { done = "finish", lost = "lose", never = "lose" }
 
@@ -50,7 +55,7 @@ local EVENT = { done = "finish", lost = "lose", never = "lose" }
 ---@param rows table[]
 function jobs.settle(session, rows)
   for _, row in ipairs(rows) do
-    local handle = job.attach(nil, data.decode(row.reference))
+    local handle = attach(row)
     local found = handle:state()
     local known = session.journal:state("job", row.id)
     if EVENT[found.state] and not (known == "lost" and found.state ~= "done") then
@@ -80,7 +85,7 @@ function jobs.stop_all(session)
   local stopped = 0
   for _, row in ipairs(rows_of(session)) do
     local ok, err = xpcall(function()
-      local handle = job.attach(nil, data.decode(row.reference))
+      local handle = attach(row)
       if handle:state().state == "running" then
         handle:stop()
         stopped = stopped + 1
@@ -104,7 +109,7 @@ function jobs.forget_all(session)
   jobs.settle(session, rows_of(session))
   for _, row in ipairs(session.journal:query("SELECT * FROM job WHERE state <> 'running' AND coalesce(detail, '') <> 'forgotten'")) do
     local ok, err = xpcall(function()
-      job.attach(nil, data.decode(row.reference)):forget()
+      attach(row):forget()
     end, errors.handler)
     if ok then
       session.journal:later { "UPDATE job SET detail = 'forgotten' WHERE id = ?", row.id }

@@ -117,6 +117,12 @@ function Session:step_result(item)
   return true, self.results[item.id][1]
 end
 
+--- See runbook.run.jobs.
+---@async
+function Session:note_job(reference, moment)
+  require("runbook.run.jobs").note(self, reference, moment)
+end
+
 local function unit_id(step, key)
   return step .. "/" .. key
 end
