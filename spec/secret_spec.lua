@@ -81,3 +81,244 @@ describe("runbook.core.secret", function()
     assert.equal(dumped, undumped())
   end)
 end)
+
+describe("a secret whose bytes come later", function()
+  it("prints as its name, and no program gets it before it is known", function()
+    local s = secret.later "token"
+    assert.equal("«secret:token»", tostring(s))
+    assert.is_false(s:known())
+    assert.error_matches(function() redact.new():add("x", s) end, "bytes of secret token have not been read yet")
+    assert.is_true(secret.fill(s, "t0k3n-of-later"))
+    assert.is_true(s:known())
+    assert.equal("«secret:token»", redact.host():text "t0k3n-of-later")
+    assert.error_matches(function() secret.fill(s, "another") end, "has its bytes already")
+  end)
+end)
+
+describe("runbook.secret", function()
+  local ask = require "runbook.ask"
+  local effect = require "runbook.effect"
+  local errors = require "runbook.errors"
+  local library = require "runbook.secret"
+  local task = require "runbook.core.task"
+
+  local binary = (os.getenv "RUNBOOK_BUILD" or "build") .. "/runbook"
+  local directory
+
+  local function output(command)
+    local pipe = assert(io.popen(command .. " 2>&1"))
+    return pipe:read "a"
+  end
+
+  local function write(name, text)
+    local path = directory .. "/" .. name
+    local file <close> = assert(io.open(path, "wb"))
+    assert(file:write(text))
+    os.execute("chmod 600 " .. path)
+    return path
+  end
+
+  -- What redaction hides is what the secret holds.
+  local function holds(s, bytes)
+    assert.equal("«secret:" .. s:name() .. "»", redact.host():text(bytes))
+    assert.equal(library.digest(secret.new("same", bytes), "key"), library.digest(s, "key"))
+  end
+
+  local function failure_of(text, options)
+    local ok, e = pcall(library.resolve, text, options or { name = "pw", base = directory })
+    assert.is_false(ok)
+    assert.is_true(errors.is(e), tostring(e))
+    return e
+  end
+
+  setup(function()
+    directory = output("mktemp -d"):gsub("\n", "")
+  end)
+
+  teardown(function()
+    os.execute("rm -rf " .. directory)
+  end)
+
+  it("reads a file without its last line end, relative to where the reference stands", function()
+    write("pw", "file-secret-1\n")
+    holds(library.resolve("file:pw", { name = "pw1", base = directory }), "file-secret-1")
+    write("two", "line one of two\r\nline two of two\r\n")
+    holds(library.resolve("file:" .. directory .. "/two", { name = "pw2" }), "line one of two\r\nline two of two")
+    assert.equal("missing", failure_of("file:none").kind)
+    write("empty", "\n")
+    assert.equal("missing", failure_of("file:empty").kind)
+    write("-o", "dash-secret")
+    holds(library.resolve("file:-o", { name = "pw3", base = directory }), "dash-secret")
+  end)
+
+  it("reads one line of an environment file as a shell would", function()
+    write("env", table.concat({
+      "# PW=commented", "export PW='it is # quoted'", 'DOUBLE="a \\"b\\" \\n c"', "PLAIN = plain-value  # why", "EQ=a=b=c",
+      "TWICE=first-one", "TWICE=second-one", "",
+    }, "\n"))
+    for key, bytes in pairs {
+      PW = "it is # quoted", DOUBLE = 'a "b" \n c', PLAIN = "plain-value", EQ = "a=b=c", TWICE = "second-one",
+    } do
+      holds(library.resolve("env-file:env#" .. key, { name = key, base = directory }), bytes)
+    end
+    local e = failure_of "env-file:env#P"
+    assert.equal("missing", e.kind)
+    assert.matches("P=", e.message)
+  end)
+
+  it("says when everybody may read the file", function()
+    local events = require "runbook.events"
+    local seen = {}
+    local unsubscribe = events.subscribe(function(e) seen[#seen + 1] = e.text end)
+    os.execute("chmod 644 " .. write("open", "open-secret"))
+    library.resolve("file:open", { name = "open", base = directory })
+    library.resolve("file:pw", { name = "closed", base = directory })
+    unsubscribe()
+    assert.equal(1, #seen)
+    assert.matches("everybody on this machine may read it %(mode 0644%)", seen[1])
+  end)
+
+  it("refuses what is no reference, without showing it", function()
+    for _, text in ipairs { "hunter2hunter2", "sops:file", "env-file:#KEY", "http:x", "file:", "ask me" } do
+      local e = failure_of(text)
+      assert.equal("usage", e.kind)
+      assert.is_nil(e.message:find("hunter2", 1, true))
+    end
+  end)
+
+  it("reads nothing until it is needed, and then once for all who need it", function()
+    local path = write("late", "late-secret\n")
+    local s = library.reference("file:late", { name = "late", base = directory })
+    os.execute("rm " .. path)
+    assert.is_false(s:known())
+    write("late", "later-secret\n")
+    local tasks = {}
+    for i = 1, 5 do
+      tasks[i] = task.spawn(library.ready, s)
+    end
+    task.join_all(tasks)
+    os.execute("rm " .. path)
+    for i = 1, 5 do
+      local ok, same = tasks[i]:result()
+      assert.is_true(ok and same == s)
+    end
+    holds(s, "later-secret")
+  end)
+
+  it("is read again by the next who needs it when reading failed", function()
+    local s = library.reference("file:retry", { name = "retry", base = directory })
+    assert.is_false((pcall(library.ready, s)))
+    write("retry", "retry-secret")
+    holds(library.ready(s), "retry-secret")
+  end)
+
+  it("is read by the gate before the body of a verb runs, wherever it is among the arguments", function()
+    write("verb", "verb-secret")
+    local verb = effect.verb {
+      name = "spec.secret", class = "read",
+      body = function(_, o) return o.headers.token:known() and o.stdin:known() end,
+    }
+    assert.is_true(verb("x", {
+      stdin = library.reference("file:verb", { name = "stdin", base = directory }),
+      headers = { token = library.reference("file:verb", { name = "header", base = directory }) },
+    }))
+  end)
+
+  it("tells rotated secrets apart without telling them", function()
+    local old, new = secret.new("old", "rotate-me-1"), secret.new("new", "rotate-me-2")
+    assert.is_true(library.digest(old, "run key") ~= library.digest(new, "run key"))
+    assert.is_true(library.digest(old, "run key") ~= library.digest(old, "other key"))
+    assert.matches("^%x+$", library.digest(old, "run key"))
+  end)
+
+  it("tells who wants to know of every new secret", function()
+    local seen = {}
+    library.on_new(function(s) seen[#seen + 1] = tostring(s) end)
+    library.new("made", "made-of-bytes")
+    library.resolve("file:pw", { name = "read", base = directory })
+    assert.same({ "«secret:made»", "«secret:read»" }, seen)
+  end)
+
+  it("asks at the terminal without echo, and says so where nobody can be asked", function()
+    ask.use(nil)
+    local e = failure_of "ask"
+    assert.equal("usage", e.kind)
+    assert.matches("file:PATH", e.hint)
+    local echoed
+    ask.use {
+      write = function() end, width = function() return 80 end, now = os.time,
+      read = function(_, echo)
+        echoed = echo
+        return "typed-secret"
+      end,
+    }
+    local s = library.resolve("ask", { name = "typed" })
+    ask.use(nil)
+    assert.is_false(echoed)
+    holds(s, "typed-secret")
+  end)
+
+  -- Programs are found by PATH and identities by HOME, so these run in a process of their own.
+  local function in_child(reference, path)
+    local script = write("child.lua", ([[
+      local secret, errors = require "runbook.secret", require "runbook.errors"
+      local ok, s = pcall(secret.resolve, %q, { name = "pw", base = %q })
+      if ok then
+        print(s, secret.digest(s, "key"))
+      else
+        print(s.kind, s.code, s.message, s.hint)
+      end
+    ]]):format(reference, directory))
+    return output(("cd / && env -u SOPS_AGE_KEY_FILE -u XDG_CONFIG_HOME HOME=%s/home PATH=%s %s lua %s"):format(
+      directory, path or "$PATH", output("realpath " .. binary):gsub("\n", ""), script))
+  end
+
+  local function expected(bytes)
+    return ("«secret:pw»\t%s\n"):format(library.digest(secret.new("same", bytes), "key"))
+  end
+
+  it("has age decrypt a file with the identity sops would use, and with an ssh key", function()
+    os.execute(("mkdir -p %s/home/.config/sops/age %s/home/.ssh"):format(directory, directory))
+    local recipient = output(("age-keygen -o %s/home/.config/sops/age/keys.txt"):format(directory)):match "age1%w+"
+    write("plain", "age-secret-of-two\nlines\n")
+    os.execute(("cd %s && age -r %s -o sealed.age plain"):format(directory, recipient))
+    assert.equal(expected "age-secret-of-two\nlines", in_child "age:sealed.age")
+
+    os.execute(("cd %s && ssh-keygen -q -t ed25519 -N '' -f home/.ssh/id_ed25519 && age -R home/.ssh/id_ed25519.pub -o ssh.age plain")
+      :format(directory))
+    assert.equal(expected "age-secret-of-two\nlines", in_child "age:ssh.age")
+
+    os.execute(("rm -r %s/home/.config %s/home/.ssh"):format(directory, directory))
+    local failed = in_child "age:sealed.age"
+    assert.matches("^auth\tnil\tage could not decrypt it: ", failed)
+    assert.matches("SOPS_AGE_KEY_FILE", failed)
+  end)
+
+  it("says which program is missing", function()
+    assert.matches("^missing\tENOENT\t.*\tinstall sops on this machine", in_child("sops:f#k", "/nonexistent"))
+  end)
+
+  it("hands sops the key as a path into the file, and no shell in between", function()
+    os.execute(("mkdir -p %s/bin"):format(directory))
+    local sops = write("bin/sops", ([[#!/bin/sh
+      printf '%%s\n' "$@" > %s/asked
+      echo '$(sops)-secret'
+    ]]):format(directory))
+    os.execute("chmod 755 " .. sops)
+    for key, path in pairs {
+      ["db.password"] = '["db"]["password"]', ["users.0.name"] = '["users"][0]["name"]', ['["a.b"]["c"]'] = '["a.b"]["c"]',
+      ["it's"] = '["it\'s"]',
+    } do
+      assert.equal(expected "$(sops)-secret", in_child("sops:enc file.yaml#" .. key, directory .. "/bin:$PATH"))
+      local asked <close> = assert(io.open(directory .. "/asked"))
+      assert.equal(("--decrypt\n--extract\n%s\n%s/enc file.yaml\n"):format(path, directory), asked:read "a")
+    end
+  end)
+
+  it("says what sops said when it refuses", function()
+    local sops = write("bin/sops", "#!/bin/sh\necho 'Failed to get the data key' >&2; exit 128\n")
+    os.execute("chmod 755 " .. sops)
+    assert.matches("^auth\tnil\tsops could not decrypt it: Failed to get the data key",
+      in_child("sops:f#k", directory .. "/bin:$PATH"))
+  end)
+end)

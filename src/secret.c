@@ -10,7 +10,6 @@ struct secret {
 	char *name;
 	char *bytes;
 	size_t length;
-	size_t mapped;
 };
 
 static char *
@@ -26,22 +25,26 @@ map_pages(size_t size)
 }
 
 struct secret *
-secret_new(const char *name, const void *bytes, size_t length)
+secret_new(const char *name)
 {
 	struct secret *s = calloc(1, sizeof *s);
 
-	if (s == NULL)
-		return NULL;
-	s->mapped = length + 1;
-	if ((s->name = strdup(name)) == NULL || (s->bytes = map_pages(s->mapped)) == NULL) {
-		free(s->name);
+	if (s != NULL && (s->name = strdup(name)) == NULL) {
 		free(s);
 		return NULL;
 	}
+	return s;
+}
+
+bool
+secret_fill(struct secret *s, const void *bytes, size_t length)
+{
+	if ((s->bytes = map_pages(length + 1)) == NULL)
+		return false;
 	if (length > 0)
 		memcpy(s->bytes, bytes, length);
 	s->length = length;
-	return s;
+	return true;
 }
 
 void
@@ -49,8 +52,10 @@ secret_free(struct secret *s)
 {
 	if (s == NULL)
 		return;
-	explicit_bzero(s->bytes, s->mapped);
-	munmap(s->bytes, s->mapped);	/* unlocks, too */
+	if (s->bytes != NULL) {
+		explicit_bzero(s->bytes, s->length);
+		munmap(s->bytes, s->length + 1);	/* unlocks, too */
+	}
 	free(s->name);
 	free(s);
 }

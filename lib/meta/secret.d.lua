@@ -8,9 +8,20 @@ local secret = {}
 ---@operator concat(string): string
 local value = {}
 
+--- Give the bytes to a secret that `later` made; once.
+---@param s runbook.secret
+---@param bytes string|runbook.secret
+---@return boolean redacted
+function secret.fill(s, bytes) end
+
 ---@param x any
 ---@return boolean
 function secret.is(x) end
+
+--- A secret whose bytes are read when they are needed; until then no program gets it.
+---@param name string
+---@return runbook.secret secret
+function secret.later(name) end
 
 --- The host's redactor learns the bytes at once.
 ---@param name string
@@ -18,6 +29,10 @@ function secret.is(x) end
 ---@return runbook.secret secret
 ---@return boolean redacted  false: shorter than 4 bytes, so it cannot be found in text
 function secret.new(name, bytes) end
+
+--- Have its bytes been read?
+---@return boolean
+function value:known() end
 
 ---@return string
 function value:name() end

@@ -14,6 +14,7 @@ local errors = require "runbook.errors"
 local gate = require "runbook.core.gate"
 local handle = require "runbook.handle"
 local options = require "runbook.options"
+local secret = require "runbook.secret"
 local task = require "runbook.core.task"
 local unknown = require "runbook.unknown"
 
@@ -62,6 +63,7 @@ end
 
 local function run_body(d, context, ...)
   local inner = setmetatable({ effect = d }, { __index = context })
+  secret.ready_all(...)
   return gate.call(d.class, task.with_context, inner, d.body, ...)
 end
 

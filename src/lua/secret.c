@@ -23,28 +23,46 @@ const char *
 secret_bytes_at(lua_State *L, int idx, size_t *length)
 {
 	struct secret *s = secret_test(L, idx);
+	const char *bytes;
 
-	return s != NULL ? secret_bytes(s, length) : NULL;
+	if (s == NULL)
+		return NULL;
+	if ((bytes = secret_bytes(s, length)) == NULL)
+		luaL_error(L, "the bytes of secret %s have not been read yet", secret_name(s));
+	return bytes;
 }
 
-int
-secret_push(lua_State *L, const char *name, const void *bytes, size_t length)
+/* A secret without bytes.  [-0, +1, m] */
+static struct secret *
+push_empty(lua_State *L, const char *name)
 {
 	struct secret **s;
-	enum redact_added added;
 
 	luaL_requiref(L, "runbook.core.secret", luaopen_runbook_core_secret, 0);
 	lua_pop(L, 1);
 	s = lua_newuserdatauv(L, sizeof *s, 0);		/* secret */
 	*s = NULL;
 	luaL_setmetatable(L, SECRET_MT);
-	if ((*s = secret_new(name, bytes, length)) == NULL)
+	if ((*s = secret_new(name)) == NULL)
 		luaL_error(L, "out of memory");
-	added = redact_add(redact_push_host(L), name, bytes, length);
-	if (added == REDACT_NO_MEMORY)
-		luaL_error(L, "out of memory");
+	return *s;
+}
+
+static int
+fill(lua_State *L, struct secret *s, const void *bytes, size_t length)
+{
+	enum redact_added added = redact_add(redact_push_host(L), secret_name(s), bytes, length);
+
 	lua_pop(L, 1);
+	if (added == REDACT_NO_MEMORY || !secret_fill(s, bytes, length))
+		luaL_error(L, "out of memory");
 	return added == REDACT_ADDED;
+}
+
+int
+secret_push(lua_State *L, const char *name, const void *bytes, size_t length)
+{
+	return fill(L, push_empty(L, name), bytes, length);
 }
 
 /* new(name, bytes) -> secret, whether it is long enough to be redacted */
@@ -59,11 +77,11 @@ l_new(lua_State *L)
 	return 2;
 }
 
-/* is(value) -> whether it is a secret */
+/* later(name) -> secret whose bytes are not known yet */
 static int
-l_is(lua_State *L)
+l_later(lua_State *L)
 {
-	lua_pushboolean(L, secret_test(L, 1) != NULL);
+	push_empty(L, luaL_checkstring(L, 1));
 	return 1;
 }
 
@@ -76,11 +94,42 @@ check_secret(lua_State *L)
 	return *s;
 }
 
+/* fill(secret, bytes) -> whether it is long enough to be redacted */
+static int
+l_fill(lua_State *L)
+{
+	struct secret *s = check_secret(L);
+	size_t length;
+	const char *bytes = bind_bytes(L, 2, &length);
+
+	luaL_argcheck(L, secret_bytes(s, &(size_t){ 0 }) == NULL, 1, "secret has its bytes already");
+	lua_pushboolean(L, fill(L, s, bytes, length));
+	return 1;
+}
+
+/* is(value) -> whether it is a secret */
+static int
+l_is(lua_State *L)
+{
+	lua_pushboolean(L, secret_test(L, 1) != NULL);
+	return 1;
+}
+
 /* s:name() -> the name it prints as */
 static int
 l_name(lua_State *L)
 {
 	lua_pushstring(L, secret_name(check_secret(L)));
+	return 1;
+}
+
+/* s:known() -> whether its bytes have been read */
+static int
+l_known(lua_State *L)
+{
+	size_t length;
+
+	lua_pushboolean(L, secret_bytes(check_secret(L), &length) != NULL);
 	return 1;
 }
 
@@ -122,7 +171,8 @@ l_gc(lua_State *L)
 }
 
 static const luaL_Reg secret_methods[] = {
-	{ "name", l_name },
+	{ "known", l_known },
+	{ "name",  l_name },
 	{ NULL, NULL }
 };
 
@@ -137,8 +187,10 @@ static const luaL_Reg secret_meta[] = {
 };
 
 static const luaL_Reg functions[] = {
-	{ "is",  l_is },
-	{ "new", l_new },
+	{ "fill",  l_fill },
+	{ "is",    l_is },
+	{ "later", l_later },
+	{ "new",   l_new },
 	{ NULL, NULL }
 };
 

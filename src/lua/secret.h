@@ -9,7 +9,7 @@
 /* The secret at idx, or NULL when something else is there.  [-0, +0, m] */
 struct secret *secret_test(lua_State *L, int idx);
 
-/* Its bytes, valid as long as the value; NULL when something else is there.  [-0, +0, m] */
+/* Its bytes, valid as long as the value; NULL when something else is there; raises while they are not known.  [-0, +0, v] */
 const char *secret_bytes_at(lua_State *L, int idx, size_t *length);
 
 /*
