@@ -116,6 +116,7 @@ end
 function world.start(argv, options)
   options = options or {}
   local words = {}
+  assert(world.read(world.build .. "/world/leash"), "the world is not built: make test, demo or bench does it")
   for i, word in ipairs(argv) do
     words[i] = world.quote(word)
   end
