@@ -126,7 +126,7 @@ local function give_reason(result, _, text)
 end
 
 --- What `run` and `resume` may be told about single steps.
-function arguments.declare_run(parser)
+function arguments.declare_steps(parser)
   parser:option "--until" :argname "STEP" :target "until_" :description "Stop after this step."
   parser:option "--from" :argname "STEP" :description "Begin with this step."
   parser:option "--only" :argname "STEP" :description "Do this step alone."
@@ -134,11 +134,15 @@ function arguments.declare_run(parser)
   parser:option "--again" :argname "STEP" :count "*" :description "Do this step again though it is done."
   parser:option "--leave" :argname "UNIT" :count "*" :action(asks "leave")
     :description "Go on without this home or other unit; needs --reason."
+  parser:option "--confirm" :argname "STEP=TEXT" :count "*" :description "The answer to the question before this step."
+  parser:option "--done" :argname "STEP=WHO" :count "*" :description "This manual step is done, by WHO."
+end
+
+--- What `run`, `resume` and `rollback` may be told.
+function arguments.declare_run(parser)
   parser:option "--overrule" :argname "STEP" :count "*" :action(asks "overrule")
     :description "Go on though the guard of this step says no, once; needs --reason."
   parser:option "--reason" :argname "TEXT" :count "*" :action(give_reason) :description "Why; it is kept with the run."
-  parser:option "--confirm" :argname "STEP=TEXT" :count "*" :description "The answer to the question before this step."
-  parser:option "--done" :argname "STEP=WHO" :count "*" :description "This manual step is done, by WHO."
   parser:option "--deadline" :argname "TIME" :description "Stop after this long (2h30m), with exit code 124."
   parser:flag "--no-input" :target "no_input" :description "Never ask; end with exit code 5 and the flag that would answer."
   parser:flag "-y --yes" :description "Yes to simple questions; never to one before a disruption."
@@ -151,7 +155,7 @@ function arguments.run_options(args)
   local o = {
     until_ = args.until_, from = args.from, only = args.only, again = args.again, deadline = args.deadline,
     no_input = args.no_input, yes = args.yes, files = args.files, sets = args.sets, name = args.name,
-    confirm = arguments.map(args.confirm, "--confirm"), done = arguments.map(args.done, "--done"),
+    confirm = arguments.map(args.confirm or {}, "--confirm"), done = arguments.map(args.done or {}, "--done"),
     skip = {}, leave = {}, overrule = {},
   }
   if args.stray_reason then

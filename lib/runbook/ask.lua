@@ -175,11 +175,14 @@ end
 
 --- The value of a parameter that was given nowhere.
 ---@async
----@param o { name: string, help: string?, type: string?, choices: string[]? }
+---@param o { name: string, help: string?, type: string?, choices: string[]?, message: string? }  message: what was wrong before
 ---@return string? text  as it would stand in the file; nil: none was given
 function ask.parameter(o)
   return held(function()
     local what = o.choices and table.concat(o.choices, ", ") or o.type
+    if o.message then
+      say { "   " .. clean(o.message) }
+    end
     say { ("   %s%s%s"):format(o.name, what and (" (%s)"):format(what) or "", o.help and ": " .. clean(o.help) or "") }
     local answer = read(("   %s = "):format(o.name), o.type ~= "secret")
     return answer ~= "" and answer or nil

@@ -8,15 +8,12 @@ local failure = {}
 
 -- What ends the command before a step could fail, or instead of one. A step that failed is always 1.
 local EXIT = {
-  usage = 64, missing = 66, unreachable = 69, lost = 69, timeout = 69, internal = 70, full = 74, busy = 75, limit = 75,
+  usage = 65, missing = 66, unreachable = 69, lost = 69, timeout = 69, internal = 70, full = 74, busy = 75, limit = 75,
   auth = 77, identity = 77, refused = 77, cancelled = 130,
 }
 
--- What the loader and the parameters say of files, though their kind is `usage`.
-local EXIT_BY_CODE = {
-  ENETFS = 78, ESCHEMA = 78,
-  EDUPLICATE = 65, EEMPTY = 65, EGLOBAL = 65, ELOAD = 65, ELOADING = 65, ESYNTAX = 65, EUNSUPPORTED = 65, EUTF8 = 65,
-}
+-- Most mistakes stand in a file; these on the command line, or in how this machine is set up.
+local EXIT_BY_CODE = { ENETFS = 78, ESCHEMA = 78, EUSAGE = 64 }
 
 local SAID_LINES = 20
 

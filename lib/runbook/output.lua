@@ -72,8 +72,8 @@ end
 ---@param stream? "stdout"|"stderr"  default stderr
 ---@return integer
 function output.width(stream)
-  local columns = output.terminal and output.terminal.width(stream or "stderr") or tonumber(os.getenv "COLUMNS")
-  return math.max(20, math.min(columns or COLUMNS, 160))
+  local columns = require("runbook.terminal").width(stream or "stderr") or COLUMNS
+  return math.max(20, math.min(columns, 160))
 end
 
 return output

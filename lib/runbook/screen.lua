@@ -236,7 +236,8 @@ end
 local OUTCOMES = {
   done = { "ok", "green", "done" }, already = { "ok", "green", "so already" }, skipped = { "--", "dim", "skipped" },
   left = { "--", "dim", "left" }, waiting = { "..", "yellow", "waits" }, cancelled = { "..", "yellow", "stopped" },
-  failed = { "x ", "red", "failed" },
+  failed = { "x ", "red", "failed" }, stopped = { "..", "yellow", "stopped" }, declined = { "..", "yellow", "declined" },
+  undone = { "ok", "green", "undone" },
 }
 
 local function unit_summary(step)
@@ -250,7 +251,12 @@ local function unit_summary(step)
 end
 
 function Screen:step_failed(step, e)
-  self:block(human.rows(failure.rows(e.error or { message = "no reason was given" }, { unit = e.unit }), self.width()))
+  if e.error then
+    self:block(human.rows(failure.rows(e.error, { unit = e.unit }), self.width()))
+  end
+  if e.text then
+    self:block(human.rows({ { "left", self:clean(e.text) } }, self.width()))
+  end
   for i, one in ipairs(step.failed) do
     if i > FAILED_UNITS then
       self:block { ("   %s more"):format(human.count(#step.failed - FAILED_UNITS)) }
@@ -282,8 +288,8 @@ handlers["step-end"] = function(self, e)
     self:block { "" }
     self:step_failed(step, e)
     self:block { "" }
-  elseif e.reason then
-    self:block(human.rows({ { "because", self:clean(e.reason) } }, self.width()))
+  elseif e.text then
+    self:block(human.rows({ { "because", self:clean(e.text) } }, self.width()))
   end
 end
 
@@ -393,30 +399,64 @@ local ENDS = {
   ["rollback-incomplete"] = { "x ", "red", "is not undone completely" },
 }
 
+local function end_rows(e)
+  local rows = {}
+  local function row(label, text, whole)
+    if type(text) == "string" and text ~= "" then
+      rows[#rows + 1] = { label, text, whole = whole }
+    end
+  end
+  row("why", e.text)
+  if e.state == "rollback-incomplete" then
+    row("again", e.next, true)
+  elseif e.state ~= "done" then
+    row("go on", e.next, true)
+  end
+  if e.state == "failed" or e.state == "stopped" or e.state == "waiting" then
+    row("back", e.run and "runbook rollback " .. e.run, true)
+  end
+  return rows
+end
+
 handlers["run-end"] = function(self, e)
   local look = ENDS[e.state] or { "  ", "dim", tostring(e.state) }
   self.current = nil
   if self.quiet and (e.state == "done" or e.state == "rolled-back") then
     return
   end
-  local title = self:clean(self.title or e.runbook or "")
+  local title = self:clean(self.title or e.run or "the run")
   local took = e.seconds and human.duration(e.seconds) or ""
   if self.terminal then
-    self:block { "", ("%s %s %s   %s   %s"):format(self:paint(look[2], look[1]), title ~= "" and title or e.run, look[3], e.run, took) }
+    self:block { "", ("%s %s %s   %s   %s"):format(self:paint(look[2], look[1]), title, look[3], e.run or "", took) }
   else
-    self:say(("%s %s after %s"):format(e.run, look[3], took), e)
+    self:say(("%s %s after %s"):format(e.run or "the run", look[3], took), e)
   end
-  local rows = {}
-  for _, field in ipairs { "state", "left", "kept", "next", "back" } do
-    local text = field == "state" and e.detail or field ~= "state" and e[field]
-    if type(text) == "string" then
-      rows[#rows + 1] = { field == "next" and e.state ~= "done" and "go on" or field, self:clean(text), whole = true }
-    end
+  local rows = end_rows(e)
+  for _, row in ipairs(rows) do
+    row[2] = self:clean(row[2])
   end
   if #rows > 0 then
     self:block { "" }
     self:block(human.rows(rows, self.width()))
   end
+end
+
+handlers["undo-plan"] = function(self, e)
+  self:say(("%s  %s"):format(e.step, self:clean(e.title or "")), { at = e.at })
+  for _, line in ipairs(e.lines or {}) do
+    self:block { "    " .. self:clean(line) }
+  end
+end
+
+handlers.leftover = function(self, e)
+  local costs = e.costs and ", which costs money while it exists" or ""
+  self:say(("%s left a %s%s"):format(e.run, self:clean(e.kind), costs), { at = e.at })
+end
+
+handlers.planned = function(self, e)
+  self.current = self.current or { id = "plan", title = "looking at the real thing; nothing is changed", since = e.at, units = {},
+    failed = {}, done = 0, left = 0 }
+  self.current.effect = "seen: " .. self:clean(e.step or "")
 end
 
 -- These may come in the middle of anything, and do not end a group of findings or of output lines.

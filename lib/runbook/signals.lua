@@ -33,16 +33,16 @@ function signals.tasks_text()
 end
 
 local function stop(name, times, worker)
-  local run = package.loaded["runbook.run"]
+  local supervisor = package.loaded["runbook.run.supervisor"] -- not loaded: nothing is being worked on yet
   if times == 1 then
-    if run and run.request_stop(name) then
+    if supervisor and supervisor.request_stop(name) then
       events.notice(SAID[1], "warning")
     else
       worker:cancel()
     end
   elseif times == 2 then
-    if run then
-      run.request_kill()
+    if supervisor then
+      supervisor.request_kill()
     end
     events.notice(SAID[2], "warning")
     worker:cancel()
