@@ -117,7 +117,7 @@ describe("a screen without a terminal", function()
    said    rsync: denied   (3 times)
            error 23
    at      move.lua:116
-   likely  run it as root
+   try     run it as root
 
 ]], t.text())
   end)
@@ -134,7 +134,7 @@ describe("a screen without a terminal", function()
       { type = "step-end", step = "preflight", outcome = "failed", error = { kind = "conflict", message = "1 check stops" } },
     }
     assert.matches("preflight: 1 good, 2 to know, 1 stop\n  %. owners: 12 files are not 1000:1000\n  %. timers:\n"
-      .. " +one\n +two\n  x the target is empty\n +likely  remove them\n", t.text())
+      .. " +one\n +two\n  x the target is empty\n +try     remove them\n", t.text())
   end)
 
   it("is quiet when asked, but not about failures", function()

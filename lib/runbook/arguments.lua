@@ -56,7 +56,7 @@ function arguments.parse(parser, name, words)
   local ok, result = parser:pparse(words)
   if not ok then
     errors.raise {
-      kind = "usage", code = "EUSAGE", message = ("runbook %s: %s"):format(name, in_our_words(result)),
+      kind = "usage", code = "EUSAGE", message = ("%s: %s"):format(name, in_our_words(result)),
       hint = ("`runbook %s -h` shows its options"):format(name),
     }
   end

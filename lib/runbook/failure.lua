@@ -1,4 +1,4 @@
---- A failure as an operator reads it: what, where, what the other side said, the likely cause. And its exit code.
+--- A failure as an operator reads it: what, where, what the other side said, what to try. And its exit code.
 
 local errors = require "runbook.errors"
 local human = require "runbook.human"
@@ -115,7 +115,7 @@ function failure.rows(e, extra)
   row("said", e.stderr and not message:find(e.stderr, 1, true) and failure.said(e.stderr), true)
   row("because", because(e, message))
   row("at", failure.place(e), true)
-  row("likely", e.hint and visible.text(e.hint))
+  row("try", e.hint and visible.text(e.hint))
   if e.kind == "internal" and e.trace then
     row("trace", visible.text((e.trace:gsub("^stack traceback:\n", ""):gsub("\t", ""))), true)
     row("please", "this is a mistake in runbook itself, not in what you did; the lines above show where")
@@ -124,11 +124,10 @@ function failure.rows(e, extra)
 end
 
 --- An error that ended the command before anything was begun, as text.
----@param e any
+---@param e table  an error value or the record of one
 ---@param width integer
 ---@return string
 function failure.text(e, width)
-  e = errors.from(e)
   local rows = failure.rows(e)
   local head = table.remove(rows, 1)[2]
   if e.target and not head:find(e.target, 1, true) then
@@ -136,7 +135,7 @@ function failure.text(e, width)
     table.remove(rows, 1)
   end
   local lines = human.rows(rows, width)
-  table.insert(lines, 1, "runbook: " .. head)
+  table.insert(lines, 1, (head:find("\n", 1, true) and "" or "runbook: ") .. head)
   return table.concat(lines, "\n") .. "\n"
 end
 

@@ -425,11 +425,11 @@ handlers["run-end"] = function(self, e)
     return
   end
   local title = self:clean(self.title or e.run or "the run")
-  local took = e.seconds and human.duration(e.seconds) or ""
+  local took = e.seconds and e.seconds >= 0.05 and human.duration(e.seconds) or ""
   if self.terminal then
     self:block { "", ("%s %s %s   %s   %s"):format(self:paint(look[2], look[1]), title, look[3], e.run or "", took) }
   else
-    self:say(("%s %s after %s"):format(e.run or "the run", look[3], took), e)
+    self:say(("%s %s%s"):format(e.run or "the run", look[3], took ~= "" and " after " .. took or ""), e)
   end
   local rows = end_rows(e)
   for _, row in ipairs(rows) do

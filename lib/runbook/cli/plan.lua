@@ -137,7 +137,7 @@ local function step_table(made, verbose, width)
     end
   end
   local function line(a, b, c)
-    return (visible.pad(visible.pad(a, left) .. b, left + middle + 2) .. c):gsub("%s+$", "")
+    return (((visible.pad(visible.pad(a, left) .. b, left + middle + 2)) .. c):gsub("%s+$", ""))
   end
   local lines = { line("  step", "changes", "undo") }
   for _, row in ipairs(rows) do
@@ -226,6 +226,9 @@ function plan.main(args)
   local code = require("runbook.stage").play(voice, function()
     book = require("runbook.cli.run").load(args)
     made = require("runbook.plan").make(book, { until_ = args.until_, files = args.files, deadline = args.deadline })
+    for _, set in ipairs(args.sets) do
+      made.next = ("%s -p %s"):format(made.next, require("runbook.shell").quote(set))
+    end
     return 0
   end, SHOWN_MEANWHILE)
   if made == nil then

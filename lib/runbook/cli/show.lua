@@ -84,7 +84,7 @@ local function step_lines(j, steps, width)
     end
     local counts = unit_counts(j, step.id)
     notes[#notes + 1] = counts ~= "" and counts or nil
-    if step.started and step.ended and step.ended > step.started then
+    if step.started and step.ended and step.ended - step.started >= 0.05 then
       notes[#notes + 1] = human.duration(step.ended - step.started)
     end
     lines[#lines + 1] = (("  %s %2d %-" .. widest .. "s  %s   %s"):format(MARK[step.state] or "..", i, step.id,
