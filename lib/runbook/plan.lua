@@ -61,6 +61,7 @@ function Planner:perform(d, _, context, ...)
     end
   end
   entry.changes[#entry.changes + 1] = change
+  self.changed = true
   events.emit { type = "effect", phase = "planned", verb = change.verb, class = change.class, target = change.target,
     summary = change.summary, by_hand = change.by_hand, tilde = change.tilde }
   if d.answer then
@@ -128,6 +129,8 @@ local function phase(self, item, entry, name, fn, ...)
   elseif err.plan_end then
     err.where = line_in_book(self, err) or err.where
     entry.ended = ended_at(err)
+  elseif name == "body" and self.changed then -- it may well go on once the changes above are made
+    entry.ended = ("%s: the rest depends on changes a plan does not make (%s)"):format(line_in_book(self, err) or "?", tostring(err))
   else
     entry.would_stop = tostring(err)
     entry.error = errors.record(err)

@@ -44,12 +44,20 @@ local function item_of(self, id)
   return self.book.ids[id] or { id = id, title = id, options = {} }
 end
 
-local function undo_effect(self, item, row)
-  local how, inverse = rollback.how(row)
-  if how == "none" then
-    if row.state == "failed" then
-      return nil
+-- Somebody has said, with a reason, that this step's undo is settled.
+local function overruled(self, item)
+  for _, one in ipairs(self.options.overrule or {}) do
+    if one.id == item.id then
+      self.journal:decide("overrule", item.id, one.reason)
+      return true
     end
+  end
+  return false
+end
+
+local function undo_effect(self, item, row, settled)
+  local how, inverse = rollback.how(row)
+  if how == "none" and row.state ~= "failed" and not settled then
     return ("%s (%s): has no undo; as it was left%s"):format(row.summary, row.target or "here",
       row.by_hand and "; it was: " .. row.by_hand or "")
   elseif how == "inverse" then
@@ -61,24 +69,20 @@ end
 
 local function guard(self, item)
   if item.options.undo_guard == nil then
-    return
+    return false
   end
   local ok, err = xpcall(self.in_phase, errors.handler, self, item, "guard", item.options.undo_guard)
   if ok then
-    return
+    return false
+  elseif errors.is_cancelled(err) or not overruled(self, item) then
+    error(err, 0)
   end
-  for _, one in ipairs(self.options.overrule or {}) do
-    if one.id == item.id and not errors.is_cancelled(err) then
-      self.journal:decide("overrule", item.id, one.reason)
-      return
-    end
-  end
-  error(err, 0)
+  return true
 end
 
 local function undo_body(self, item, row)
   local left = {}
-  guard(self, item)
+  local settled = guard(self, item) or overruled(self, item)
   if item.options.undo then
     self:in_phase(item, "undo", item.options.undo)
     for _, one in ipairs(effects_of(self, row.id)) do
@@ -87,7 +91,7 @@ local function undo_body(self, item, row)
     return left
   end
   for _, one in ipairs(effects_of(self, row.id)) do
-    left[#left + 1] = undo_effect(self, item, one)
+    left[#left + 1] = undo_effect(self, item, one, settled)
   end
   return left
 end
@@ -108,17 +112,23 @@ local function undo_step(self, row)
   self.journal:commit()
   events.emit { type = "step-end", step = row.id, title = row.title, outcome = done and "undone" or "failed",
     seconds = time.utc() - began, error = err and errors.record(err), text = ok and left[1] and table.concat(left, "\n") or nil }
-  return done
+  return ok, done
 end
 
--- After a step that could not be undone, older ones are left alone: they may be what it stands on.
+-- After a step whose undo failed, older ones are left alone: they may be what it stands on. What never had an undo is said,
+-- and the rest goes back.
 local function work(self)
+  local stuck
   for _, row in ipairs(steps_of(self)) do
-    local skipped = row.state == "already" or row.state == "skipped"
-    if not skipped and not undo_step(self, row) then
-      return row.id
+    if row.state ~= "already" and row.state ~= "skipped" then
+      local ok, done = undo_step(self, row)
+      stuck = stuck or not done and row.id or nil
+      if not ok then
+        break
+      end
     end
   end
+  return stuck
 end
 
 local function list_only(self)
