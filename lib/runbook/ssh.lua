@@ -1,0 +1,389 @@
+--- Machines by ssh.
+---
+---     local old = ssh.host { "nfs-old.example.org", user = "ubuntu", sudo = true }
+---     old:query { "uptime" }
+---
+--- ssh_config is honoured (jump hosts, keys, agents, ports); nothing is connected before the first command. Sessions are
+--- kept and shared. A host key must be known: pinned with `host_key`, or in known_hosts.
+
+local config = require "runbook.ssh.config"
+local core = require "runbook.core.ssh"
+local effect = require "runbook.effect"
+local errors = require "runbook.errors"
+local options = require "runbook.options"
+local place = require "runbook.place"
+local pool = require "runbook.ssh.pool"
+local process = require "runbook.core.process"
+local shell = require "runbook.shell"
+
+local ssh = {}
+
+local Backend = {}
+Backend.__index = Backend
+
+local pools = {}
+
+local check_host = options.declare("ssh.host", {
+  host = { "string", "name, as ssh knows it", optional = true },
+  user = { "string", "login", optional = true },
+  port = { "integer", "if ssh_config does not say it", optional = true },
+  sudo = { "boolean|string", "commands run as root, or as that user", optional = true },
+  sudo_password = { "any", "a secret, where sudo wants one", optional = true },
+  host_key = { "string|table", "the host key's fingerprint, `SHA256:...`, or several", optional = true },
+  identity = { "any", "a key file, or a secret with a key", optional = true },
+  passphrase = { "any", "a secret, of `identity`", optional = true },
+  password = { "any", "a secret", optional = true },
+  answers = { "table", "secrets, for what the server asks (keyboard-interactive)", optional = true },
+  jump = { "string", "hosts to go through, instead of ssh_config's ProxyJump", optional = true },
+  config = { "string", "an ssh_config file instead of the usual ones", optional = true },
+  known_hosts = { "string", "a file instead of the usual ones", optional = true },
+  seen_from_target = { "string", "where the other server finds it, if elsewhere", optional = true },
+  name = { "string", "what messages call it", optional = true },
+  timeout = { "number", "seconds to connect", default = 15 },
+  keepalive = { "number", "seconds of silence before we ask whether it is there", default = 15 },
+})
+
+-- Options that make two places use the same connections.
+local function pool_key(o)
+  local parts = {}
+  for _, field in ipairs { "host", "user", "port", "jump", "config", "known_hosts", "identity" } do
+    parts[#parts + 1] = field .. "=" .. tostring(o[field] or "")
+  end
+  local pins = type(o.host_key) == "table" and table.concat(o.host_key, ",") or o.host_key or ""
+  return table.concat(parts, "\0") .. "\0" .. pins
+end
+
+local function key_kind(details)
+  return (details.key_type or ""):gsub("^ssh%-", ""):gsub("^ecdsa%-sha2.*", "ecdsa"):gsub("^rsa%-sha2.*", "rsa")
+end
+
+local function unknown_host(name, details)
+  local kind = key_kind(details)
+  return {
+    message = table.concat({
+      name .. ": I have never met this server.",
+      ("  It says   %s %s"):format(kind:upper(), details.fingerprint),
+      ("  Compare   on its console: ssh-keygen -lf /etc/ssh/ssh_host_%s_key.pub"):format(kind),
+      "  Then      host_key: " .. details.fingerprint,
+    }, "\n"),
+    hint = ("host_key: %s"):format(details.fingerprint),
+  }
+end
+
+local function changed_host(name, details)
+  return {
+    message = ("%s: this is not the server it was: its host key is %s %s now%s"):format(name, key_kind(details):upper(),
+      details.fingerprint, details.known_at and details.known_at ~= "" and ", and " .. details.known_at .. " has another" or ""),
+    hint = "somebody may be in between; only when the change is known to be right, correct the pin or that line",
+  }
+end
+
+-- What the connecting engine found out, as an error value for people.
+local function connect_failure(name, message, code, details)
+  details = details or {}
+  local e = { message = message }
+  if code == "EHOSTKEY_UNKNOWN" then
+    e = unknown_host(name, details)
+  elseif code == "EHOSTKEY_CHANGED" then
+    e = changed_host(name, details)
+  elseif code == "EAUTH" or code == "EPROMPT" then
+    e.message = message .. (details.tried and details.tried ~= "" and "; tried " .. details.tried or "")
+    e.hint = details.locked and details.locked ~= "" and "load the key into an agent: ssh-add " .. details.locked
+      or ("see what ssh says: ssh -v %s true"):format(name)
+  end
+  e.kind, e.code, e.target = errors.kind(code), code, name
+  e.fingerprint, e.known_at, e.host_key = details.fingerprint, details.known_at, details.key
+  return e
+end
+
+local function pins_of(o)
+  if type(o.host_key) == "string" then
+    return { o.host_key }
+  end
+  return o.host_key
+end
+
+local function identities_of(o, c)
+  if type(o.identity) == "string" then
+    return { { path = config.expand(o.identity, c), passphrase = o.passphrase } }
+  elseif o.identity then
+    return { { key = o.identity, passphrase = o.passphrase } }
+  end
+  return config.identities(c)
+end
+
+local function host_of_jump(text)
+  local user, host, port = text:match "^([^@]+)@([^:]+):?(%d*)$"
+  if not user then
+    host, port = text:match "^([^:]+):?(%d*)$"
+  end
+  return { host = host, user = user, port = math.tointeger(tonumber(port)) }
+end
+
+local borrow
+
+-- A stream to the server through the hosts of a ProxyJump, the last of which is nearest to it.
+local function through_jump(o, c, jump)
+  local before, last = jump:match "^(.*),([^,]+)$"
+  local hop = host_of_jump(last or jump)
+  hop.jump, hop.config, hop.timeout, hop.keepalive = before, o.config, o.timeout, o.keepalive
+  local stream, message, code = borrow(hop, function(session)
+    return session:dial(c.hostname, math.tointeger(tonumber(c.port)))
+  end)
+  if not stream then
+    errors.raise {
+      kind = errors.kind(code), code = code, target = o.host, message = ("through %s: %s"):format(hop.host, message),
+    }
+  end
+  return stream
+end
+
+local function through_command(c, line)
+  line = line:gsub("%%(.)", { h = c.hostname, p = c.port, r = c.user, n = c.alias, ["%"] = "%" })
+  local child, message, code = process.open { argv = { "sh", "-c", "exec " .. line }, duplex = true }
+  if not child then
+    errors.raise { kind = errors.kind(code), code = code, target = c.alias, message = "ProxyCommand: " .. message }
+  end
+  return child:stdin(), child
+end
+
+-- What a ProxyCommand said before it gave up is the reason, not the end of its stream.
+local function said_by(carrier)
+  if carrier then
+    local stderr = carrier:stderr()
+    carrier:close()
+    local line = stderr:line()
+    return line and "; its ProxyCommand said: " .. line
+  end
+end
+
+local function connect(o)
+  local c = config.of(o)
+  local stream, carrier
+  local jump = o.jump or c.proxyjump
+  if jump then
+    stream = through_jump(o, c, jump)
+  elseif c.proxycommand then
+    stream, carrier = through_command(c, c.proxycommand)
+  end
+  local session, message, code, details = core.connect {
+    host = c.hostname, port = math.tointeger(tonumber(c.port)), user = c.user, alias = c.hostkeyalias,
+    over = stream, timeout = o.timeout, keepalive = o.keepalive,
+    known_hosts = o.known_hosts and { o.known_hosts } or config.known_hosts(c), pins = pins_of(o),
+    identities = identities_of(o, c), identities_only = o.identity ~= nil or c.identitiesonly == "yes", agent = config.agent(c),
+    password = o.password, answers = o.answers,
+  }
+  if not session then
+    errors.raise(connect_failure(o.name or o.host, message .. (said_by(carrier) or ""), code, details))
+  end
+  return session, carrier
+end
+
+local function pool_of(o)
+  local key = pool_key(o)
+  if not pools[key] then
+    local carriers = setmetatable({}, { __mode = "k" }) -- a ProxyCommand lives as long as the session over it
+    pools[key] = pool.new(function()
+      local session, carrier = connect(o)
+      carriers[session] = carrier
+      return session
+    end)
+  end
+  return pools[key]
+end
+
+-- Calls `fn(session, give_back)` on a connection with room. Unless `keep`, the room is given back when it returns; a server
+-- that opens no more channels teaches the pool its limit.
+function borrow(o, fn, keep)
+  local shared = pool_of(o)
+  for _ = 1, 3 do
+    local connection = shared:acquire()
+    local function give_back(refused)
+      if connection then
+        shared:release(connection, refused)
+        connection = nil
+      end
+    end
+    local r = table.pack(pcall(fn, connection.session, give_back))
+    if not keep or not r[1] or r[2] == nil then
+      give_back(r[1] and r[4] == "EBUSY")
+    end
+    if not r[1] then
+      error(r[2], 0)
+    elseif r[2] ~= nil or r[4] ~= "EBUSY" then
+      return table.unpack(r, 2, r.n)
+    end
+  end
+  return nil, o.host .. " opens no more channels", "EBUSY"
+end
+
+-- One language for messages; env and not an assignment, so that any login shell understands it.
+local function line_of(argv)
+  return "exec env LC_ALL=C " .. shell.join(argv)
+end
+
+function Backend:exec(argv, o)
+  local line = line_of(argv)
+  return borrow(self.options, function(session)
+    return session:exec(line, o.stdin, o.limit)
+  end)
+end
+
+local Child = {}
+Child.__index = Child
+
+function Child:stdin() return self.channel:stdin() end
+function Child:stdout() return self.channel:stdout() end
+function Child:stderr() return self.channel:stderr() end
+
+function Child:wait()
+  local status, signal, code = self.channel:wait()
+  if status == nil then
+    return nil, signal, code
+  end
+  return { status = status or nil, signal = not status and signal or nil }
+end
+
+function Child:close()
+  self.channel:close()
+  self.give_back()
+end
+
+Child.__close = Child.close
+
+function Backend:open(argv)
+  local line = line_of(argv)
+  return borrow(self.options, function(session, give_back)
+    local channel, message, code = session:open(line)
+    if not channel then
+      return nil, message, code
+    end
+    return setmetatable({ channel = channel, give_back = give_back }, Child)
+  end, true)
+end
+
+--- How often a connection is tried: a server never met may well be a wrong name.
+function Backend:tries()
+  return pool_of(self.options).reached and 10 or 3
+end
+
+function Backend:by_hand(argv)
+  local o = self.options
+  local words = { "ssh" }
+  if o.config then
+    table.move({ "-F", o.config }, 1, 2, #words + 1, words)
+  end
+  if o.port then
+    table.move({ "-p", ("%d"):format(o.port) }, 1, 2, #words + 1, words)
+  end
+  words[#words + 1] = (o.user and o.user .. "@" or "") .. o.host
+  words[#words + 1] = shell.join(argv)
+  return shell.join(words)
+end
+
+function Backend:reference()
+  local o = self.options
+  return {
+    kind = "ssh", host = o.host, user = o.user, port = o.port, host_key = o.host_key, jump = o.jump, config = o.config,
+    known_hosts = o.known_hosts, identity = type(o.identity) == "string" and o.identity or nil,
+    seen_from_target = o.seen_from_target, name = o.name,
+  }
+end
+
+--- A machine by ssh; nothing is connected yet. See the options above; the first may also be given by itself.
+---@param o { [1]: string, host?: string, user?: string, port?: integer, sudo?: boolean|string, host_key?: string }
+---@return runbook.Place
+function ssh.host(o)
+  o = check_host(o, 2)
+  o.host = o.host or o[1]
+  o[1] = nil
+  if type(o.host) ~= "string" or o.host == "" then
+    errors.raise({ kind = "usage", message = 'ssh.host: which one? as in ssh.host { "nfs-old" }' }, 2)
+  end
+  local user, rest = o.host:match "^([^@]+)@(.+)$"
+  if user then
+    o.user, o.host = o.user or user, rest
+  end
+  local backend = setmetatable({ options = o }, Backend)
+  return place.new(backend, {
+    name = o.name or o.host, user = o.user, sudo = o.sudo, sudo_password = o.sudo_password, seen_from_target = o.seen_from_target,
+  })
+end
+
+place.register("ssh", function(reference)
+  local o = {}
+  for key, value in pairs(reference) do
+    o[key] = key ~= "kind" and value or nil
+  end
+  return ssh.host(o)
+end)
+
+local function must_be_ssh(at, what)
+  if getmetatable(at.backend) ~= Backend then
+    errors.raise({ kind = "usage", message = ("%s: %s is not reached by ssh"):format(what, at.name) }, 3)
+  end
+end
+
+local identity = effect.verb {
+  name = "ssh.identity", class = "read",
+  target = function(at) return at.name end,
+  summary = function(at) return "see the host key of " .. at.name end,
+  by_hand = function(at) return "ssh-keyscan " .. at.backend.options.host end,
+  body = function(at)
+    return borrow(at.backend.options, function(session) return session:info() end)
+  end,
+}
+
+--- Who the server proved to be: `fingerprint` of its host key, `key_type`, `user`, `address`, `port`.
+---@async
+---@param at runbook.Place
+---@return table
+function ssh.identity(at)
+  must_be_ssh(at, "ssh.identity")
+  return identity(at)
+end
+
+local dial = effect.verb {
+  name = "ssh.dial", class = "read",
+  target = function(at) return at.name end,
+  summary = function(at, host, port) return ("connect to %s port %d from %s"):format(host, port, at.name) end,
+  by_hand = function(at, host, port) return ("ssh -W %s:%d %s"):format(host, port, at.backend.options.host) end,
+  body = function(at, host, port)
+    -- Such channels do not count for MaxSessions, so the room is given back at once.
+    return (errors.check(at.name, "connecting to " .. host, borrow(at.backend.options, function(session)
+      return session:dial(host, port)
+    end)))
+  end,
+}
+
+--- A stream to a port that the server can reach.
+---@async
+---@param at runbook.Place
+---@param host string
+---@param port integer
+---@return runbook.stream
+function ssh.dial(at, host, port)
+  must_be_ssh(at, "ssh.dial")
+  return dial(at, host, port)
+end
+
+--- The fingerprint that pins a place: of its host key, or nil for this machine.
+---@async
+---@return string?
+function place.Place:identity()
+  return getmetatable(self.backend) == Backend and ssh.identity(self).fingerprint or nil
+end
+
+--- Hang up everywhere. What still runs on a connection ends with ECLOSED.
+function ssh.close()
+  for key, shared in pairs(pools) do
+    shared:close()
+    pools[key] = nil
+  end
+end
+
+ssh.with_key = require "runbook.ssh.key".with
+
+require "runbook.job" -- so that every process that knows a place can clean up after its jobs
+
+return ssh
