@@ -8,6 +8,7 @@
 --- unless `again = true` says that the command may be run after half of itself.
 
 local command = require "runbook.place.command"
+local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
@@ -24,7 +25,6 @@ local job = {}
 
 local CHUNK = 256 * 1024
 local LINE = 64 * 1024
-local STDIN_LIMIT = 1 << 20 -- it is held in a shell's memory there
 
 ---@class runbook.Job
 ---@field place runbook.Place
@@ -47,7 +47,7 @@ local function tell(handle, moment)
 end
 
 -- FNV-1a, to keep long names apart; nobody attacks the names of their own steps.
-local function digest(text)
+local function short(text)
   local h = 0xcbf29ce484222325
   for i = 1, #text do
     h = (h ~ text:byte(i)) * 0x100000001b3
@@ -59,7 +59,7 @@ end
 local function part(text)
   text = tostring(text):gsub("[^%w._-]", function(c) return ("%%%02X"):format(c:byte()) end):gsub("^[.-]", { ["."] = "%2E", ["-"] = "%2D" })
   if #text > 160 then
-    text = text:sub(1, 140) .. "%" .. digest(text)
+    text = text:sub(1, 140) .. "%" .. short(text)
   end
   return text
 end
@@ -144,15 +144,13 @@ local function raise_lost(self, s)
 end
 
 local function send(self, o)
-  local input = o.stdin
-  if input and #input > STDIN_LIMIT then
-    errors.raise { kind = "limit", message = "the stdin of a job is longer than 1 MiB; put it into a file there" }
-  end
-  local values = table.move(o.argv, 1, #o.argv, 4, { self.key, ("%d"):format(input and #input or 0), scripts.supervise })
+  -- A mark at the end of its stdin, because a secret does not tell its length.
+  local mark = o.stdin ~= nil and digest.hex(digest.random(16)) or ""
+  local values = table.move(o.argv, 1, #o.argv, 4, { self.key, mark, scripts.supervise })
   local argv = table.move(values, 1, #values, 5, { "sh", "-c", scripts.start, "sh" })
   return retry.call({ target = self.place.name, what = "starting the job", reads = true }, function()
     -- Sent twice it finds its own directory, so a cut connection does no harm.
-    local r = command.run(self.place, argv, { stdin = input, change = true })
+    local r = command.run(self.place, argv, { stdin = o.stdin ~= nil and { o.stdin, mark } or nil, change = true })
     if r.status ~= 0 then
       command.fail(self.place, o.argv, r, { by_words = true, message = "starting the job " .. self.key })
     end

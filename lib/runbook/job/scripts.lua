@@ -59,7 +59,7 @@ ended() {
 nap() { sleep "$1" 2>/dev/null || sleep 1; }
 ]]
 
--- $1 directory, $2 whether it reads its stdin, $3 what makes a process group; then the command. Becomes the supervisor.
+-- $1 directory, $2 how many bytes of its stdin are the command's (`no`: none), $3 what makes a process group; then the command. Becomes the supervisor.
 scripts.supervise = [[
 umask 077
 dir=$1 input=$2 group=$3; shift 3
@@ -71,8 +71,8 @@ trap 'caught=1' HUP INT TERM
 mkdir "$dir/claim" 2>/dev/null || exit 0
 note supervisor "$$" || { mv "$dir/running" "$dir/exit.none"; exit 1; }
 exec 3<&0 </dev/null
-if [ "$input" = yes ]; then
-  base64 -d <&3 3<&- | $group "$@" >>"$dir/out" 2>>"$dir/err" 3<&- &
+if [ "$input" != no ]; then
+  base64 -d <&3 3<&- | head -c "$input" 3<&- | $group "$@" >>"$dir/out" 2>>"$dir/err" 3<&- &
 else
   $group "$@" >>"$dir/out" 2>>"$dir/err" 3<&- </dev/null &
 fi
@@ -91,10 +91,10 @@ if ! dd if=/dev/zero of="$dir/probe" bs=65536 count=1 2>/dev/null; then mv "$dir
 rm -f "$dir/probe"
 mv "$dir/running" "$dir/exit.$s"]]
 
--- $1 key, $2 bytes on stdin, $3 the supervisor; then the command. What it reads may be a secret: it is held in memory,
--- in base64 because variables hold no zero bytes, and starts nothing before it is complete.
+-- $1 key, $2 the mark at the end of stdin (empty: there is no stdin), $3 the supervisor; then the command. What it reads may
+-- be a secret: it is held in memory, in base64 because variables hold no zero bytes, and starts nothing before it is complete.
 scripts.start = common .. [[
-want=$1 supervise=$2; shift 2
+mark=$1 supervise=$2; shift 2
 if locate; then echo exists; exit 0; fi
 made=
 while read -r base; do
@@ -117,16 +117,20 @@ give_up() { rm -rf "$dir"; echo "$1" >&2; exit 1; }
 note starter "$$" && : >"$dir/out" && : >"$dir/err" && echo >"$dir/running" && echo >"$dir/spare" &&
   printf '%s\n' "$@" >"$dir/command" || give_up "$dir: No space left on device or not writable"
 input=no in=
-if [ "$want" -gt 0 ]; then
-  in=$(base64 | tr -d '\n') input=yes
-  if [ "${#in}" -ne $(((want + 2) / 3 * 4)) ]; then give_up "its input broke off"; fi
+if [ -n "$mark" ]; then
+  in=$(base64 | tr -d '\n')
+  padding=${in#"${in%%=*}"}
+  input=$((${#in} / 4 * 3 - ${#padding} - ${#mark}))
+  if [ "$input" -lt 0 ] || [ "$(printf %s "$in" | base64 -d | tail -c "${#mark}")" != "$mark" ]; then
+    give_up "its input broke off"
+  fi
 fi
 if setsid true 2>/dev/null; then session=setsid group=setsid
 elif timeout --foreground 5 true 2>/dev/null; then session= group="timeout 0"
 else session= group=
 fi
-if [ "$input" = yes ]; then
-  { trap '' HUP; printf %s "$in"; } | $session sh -c "$supervise" runbook-job "$dir" yes "$group" "$@" >/dev/null 2>&1 &
+if [ "$input" != no ]; then
+  { trap '' HUP; printf %s "$in"; } | $session sh -c "$supervise" runbook-job "$dir" "$input" "$group" "$@" >/dev/null 2>&1 &
 else
   $session sh -c "$supervise" runbook-job "$dir" no "$group" "$@" </dev/null >/dev/null 2>&1 &
 fi

@@ -183,11 +183,20 @@ local function raise_world(place, argv, message, code)
   }, 3)
 end
 
+local function is_pieces(input)
+  return type(input) == "table" and getmetatable(input) == nil
+end
+
 local function write_input(stdin, input)
-  if input == nil then
+  if is_pieces(input) then
+    for _, piece in ipairs(input) do
+      stdin:write(piece)
+    end
     return
   elseif not command.is_stream(input) then
-    stdin:write(input)
+    if input ~= nil then
+      stdin:write(input)
+    end
     return
   end
   while true do
@@ -359,7 +368,7 @@ local function once(place, words, argv, o)
   }
   if o.live then
     return run_live(place, words, given)
-  elseif place.sudo and place.sudo_password then
+  elseif place.sudo and place.sudo_password or is_pieces(o.stdin) then
     return collect(place, words, given)
   end
   return place.backend:exec(words, { stdin = o.stdin, limit = o.limit, change = o.change })
@@ -369,7 +378,7 @@ end
 ---@async
 ---@param place runbook.Place
 ---@param argv string[]
----@param o { stdin?: any, timeout?: number, env?: table, cwd?: string, limit?: integer, change?: boolean, live?: boolean,
+---@param o { stdin?: string|runbook.secret|runbook.stream|any[], timeout?: number, env?: table, cwd?: string, limit?: integer, change?: boolean, live?: boolean,
 ---   on_line?: fun(line: string, stream: string) }  change: it may not be sent twice
 ---@return { status?: integer, signal?: string, stdout: string, stderr: string }
 function command.run(place, argv, o)
@@ -387,7 +396,8 @@ function command.run(place, argv, o)
   return task.timeout(o.timeout, what, function()
     return retry.call({
       target = place.name, what = "trying", reads = not o.change and not o.live,
-      tries = command.is_stream(o.stdin) and 1 or nil, -- a stream was read from and cannot be given again
+      tries = command.is_stream(o.stdin) and 1 -- a stream was read from and cannot be given again
+        or place.backend.tries and place.backend:tries(),
     }, try)
   end)
 end

@@ -1,6 +1,7 @@
 --- Files at a place, over commands and streams only: POSIX sh and coreutils are all the far side needs.
 
 local command = require "runbook.place.command"
+local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local file = require "runbook.core.file"
@@ -39,7 +40,8 @@ for name in * .[!.]* ..?*; do
   printf '%s %s\0' "$type" "$name"
 done]]
 
--- $1 path, $2 bytes to come, $3 mode, $4 owner, $5 what makes stdin the content. The length is checked, so that a cut stream is never taken for an end.
+-- $1 path, $2 bytes to come, $3 mode, $4 owner, $5 what makes stdin the content, $6 a mark that comes after it. A cut stream is
+-- never taken for an end: the length is checked, or for a secret, whose length is nobody's business, the mark at its end.
 scripts.write = [[
 mask=$(umask); umask 077
 path=$1
@@ -50,7 +52,11 @@ trap 'rm -f "$stage"' EXIT
 trap 'exit 1' HUP INT PIPE TERM
 $5 >"$stage" || exit 1
 got=$(wc -c <"$stage")
-if [ "$got" -ne "$2" ]; then echo "$path: only $got of $2 bytes arrived" >&2; exit 1; fi
+if [ -n "$6" ]; then
+  if [ "$(tail -c "${#6}" "$stage")" != "$6" ]; then echo "$path: its content broke off" >&2; exit 1; fi
+  dd if=/dev/null of="$stage" bs=1 seek=$((got - ${#6})) 2>/dev/null || exit 1
+elif [ "$got" -ne "$2" ]; then echo "$path: only $got of $2 bytes arrived" >&2; exit 1
+fi
 if [ -e "$path" ]; then
   chmod "${3:-$(stat -c %a "$path")}" "$stage" || exit 1
   [ -n "$4" ] || chown "$(stat -c %u:%g "$path")" "$stage" 2>/dev/null
@@ -143,8 +149,12 @@ local function raw_read(self, path, limit)
 end
 
 local function raw_write(self, path, input, length, o)
-  local decode = o.encoded and "base64 -d" or "cat"
-  command.script(self, scripts.write, { path, ("%d"):format(length), mode_text(o.mode), o.owner or "", decode }, {
+  local decode, mark = o.encoded and "base64 -d" or "cat", ""
+  if command.is_secret(input) then
+    length, mark = "", digest.hex(digest.random(16))
+    input = { input, mark }
+  end
+  command.script(self, scripts.write, { path, tostring(length), mode_text(o.mode), o.owner or "", decode, mark }, {
     stdin = input, message = "writing " .. path, change = true,
   })
 end
@@ -189,7 +199,7 @@ end
 
 -- The fingerprint of what will be there, so that undo removes only what is still ours. A secret leaves none.
 local function fingerprint(bytes)
-  return not command.is_secret(bytes) and require "runbook.core.digest".sha256(bytes) or nil
+  return not command.is_secret(bytes) and digest.sha256(bytes) or nil
 end
 
 -- How the world was before a write: what `place.put_back` needs.
@@ -255,7 +265,9 @@ end)
 
 verbs.write = effect.verb {
   name = "place.write", class = "change", repeatable = true, quiet = true, target = target,
-  summary = function(_, path, bytes) return ("write %s (%d bytes)"):format(path, #bytes) end,
+  summary = function(_, path, bytes)
+    return command.is_secret(bytes) and ("write %s (%s)"):format(path, bytes) or ("write %s (%d bytes)"):format(path, #bytes)
+  end,
   by_hand = function(self, path) return self:by_hand { "tee", path } end,
   inverse = function(self, path, bytes)
     local before = before_write(self, path, fingerprint(bytes))
@@ -270,7 +282,9 @@ verbs.write = effect.verb {
       after = tostring(bytes),
     }
   end,
-  body = function(self, path, bytes, o) raw_write(self, path, bytes, #bytes, o) end,
+  body = function(self, path, bytes, o)
+    raw_write(self, path, bytes, not command.is_secret(bytes) and #bytes or nil, o)
+  end,
 }
 
 verbs.put = effect.verb {
