@@ -348,7 +348,9 @@ print(end, len(got), pieces, time.time() - start)
     it("may ask for a certificate of the client's", function()
       local web <close> = world.httpd { tls = "good", client_certificate = true }
       local client = world.certificate "client"
-      assert.equal(56, select(2, curl(("--cacert %s %s/"):format(web.ca, web.url))))
+      -- TLS 1.3 refuses after the handshake: curl meets it while it sends (55) or while it reads (56).
+      local refused = select(2, curl(("--cacert %s %s/"):format(web.ca, web.url)))
+      assert.is_true(refused == 55 or refused == 56, refused)
       assert.equal(0, select(2, curl(("--cacert %s --cert %s.pem --key %s.key %s/"):format(web.ca, client, client, web.url))))
     end)
   end)
