@@ -62,7 +62,9 @@ function file.lstat(path) end
 function file.mkdir(path, options) end
 
 --- A stream over the file: read it, write it new, or append to it. A write waits until the file has it.
+---
 ---Permit: read
+---Permit: change, unless `how` is "r"
 ---@async
 ---@param path string
 ---@param how? "r"|"w"|"a"
