@@ -68,7 +68,9 @@ end
 --- Meet it now: the thing is removed, or already gone.
 ---@async
 function Owed:meet()
-  if self.session == nil or self.session.journal == nil then
+  if effect.planning() then
+    return
+  elseif self.session == nil or self.session.journal == nil then
     effect.outside_of_step(kinds[self.kind], self.data)
   elseif self.id and self.session.journal:state("obligation", self.id) == "owed" then
     obligation.meet(self.session, { id = self.id, kind = self.kind, data = self.data, tries = 0 })

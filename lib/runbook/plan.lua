@@ -6,6 +6,7 @@
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
+local session = require "runbook.run.session"
 local steps = require "runbook.run.steps"
 local supervisor = require "runbook.run.supervisor"
 local task = require "runbook.core.task"
@@ -81,10 +82,10 @@ function Planner:plan_wait(text)
   return unknown.new("what comes of waiting: " .. text)
 end
 
---- A step's result: known in a plan when its body only read.
+--- A step's result: known in a plan when its body only read, and nil as in a run when there is no need of it.
 function Planner:step_result(item)
   local entry = self.entries[item.id]
-  if entry and entry.known then
+  if entry and (entry.known or entry.skipped or entry.already) then
     return true, entry.value
   end
   return false
@@ -95,7 +96,7 @@ end
 function Planner:each(items, opts, fn)
   local context, results = task.context(), {}
   for i, item in ipairs(items) do
-    local key = opts.key and tostring(opts.key(item)) or type(item) == "table" and (item.key or item.name) or tostring(item)
+    local key = session.key_of(opts, item, i)
     local inner = setmetatable({ unit = key }, { __index = context })
     results[key] = task.with_context(inner, fn, item, i)
   end
@@ -107,10 +108,11 @@ local function ended_at(err)
   return ("%s: the rest depends on %s"):format(where or "?", err.unknown or tostring(err))
 end
 
--- The body's own line, not the library's where the unknown was touched.
+-- The body's own line, not the library's where the unknown was touched; a plain Lua error has it in its message.
 local function line_in_book(self, err)
   for path in pairs(self.book.sources) do
-    local line = tostring(err.trace or ""):match(path:gsub("%p", "%%%0") .. ":(%d+)")
+    local pattern = path:gsub("%p", "%%%0") .. ":(%d+)"
+    local line = tostring(err.trace or ""):match(pattern) or tostring(err):match(pattern)
     if line then
       return ("%s:%s"):format(path:match("([^/]+)$"), line)
     end

@@ -8,21 +8,25 @@ local nearest = require "runbook.nearest"
 
 local sandbox = {}
 
--- pcall and xpcall let cancellation through: a task that was cancelled has to end.
-local function pass_cancelled(ok, err, ...)
-  if not ok and errors.is_cancelled(err) then
+-- What pcall and xpcall let through: a task that was cancelled has to end, and so has a body's plan.
+local function must_pass(err)
+  return errors.is_cancelled(err) or errors.is(err) and err.plan_end == true
+end
+
+local function pass(ok, err, ...)
+  if not ok and must_pass(err) then
     error(err, 0)
   end
   return ok, err, ...
 end
 
 local function safe_pcall(fn, ...)
-  return pass_cancelled(pcall(fn, ...))
+  return pass(pcall(fn, ...))
 end
 
 local function safe_xpcall(fn, handler, ...)
-  return pass_cancelled(xpcall(fn, function(e)
-    return errors.is_cancelled(e) and e or handler(e)
+  return pass(xpcall(fn, function(e)
+    return must_pass(e) and e or handler(e)
   end, ...))
 end
 

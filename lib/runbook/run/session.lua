@@ -127,7 +127,12 @@ local function unit_id(step, key)
   return step .. "/" .. key
 end
 
-local function key_of(opts, item, index)
+--- The name of a unit of rb.each: what `key` says, the item itself, its `key` or `name`, else its place in the list.
+---@param opts { key?: fun(item): any }
+---@param item any
+---@param index integer
+---@return string
+function session.key_of(opts, item, index)
   if opts.key then
     return tostring(opts.key(item))
   elseif type(item) == "string" or type(item) == "number" then
@@ -142,7 +147,7 @@ end
 local function units_of(items, opts)
   local units, seen = {}, {}
   for i, item in ipairs(items) do
-    local key = key_of(opts, item, i)
+    local key = session.key_of(opts, item, i)
     if seen[key] then
       errors.raise({ kind = "usage", message = ("rb.each: two items are called `%s`; give `key = function(item) ... end`"):format(key) }, 3)
     end
