@@ -495,19 +495,19 @@ describe("runbook.core.sqlite", function()
 
   -- A parent that answers at each point, or kills there instead.
   describe("a journal that is killed", function()
-    local function killed_at(n)
+    local function killed_at(n, pragmas, statement)
       write(path "child.lua", ([[
         local sqlite, gate = require "runbook.core.sqlite", require "runbook.core.gate"
         gate.call("change", function()
-          local options = { create = true, journal = true, pragmas = { journal_mode = "WAL", synchronous = "FULL" } }
-          local db = assert(sqlite.open("%s", options))
+          local db = assert(sqlite.open("%s", { create = true, journal = true, pragmas = %s }))
           for i = 1, 5 do
-            assert(db:run({ "CREATE TABLE IF NOT EXISTS t (a)" }, { "INSERT INTO t VALUES (?)", i }))
+            assert(db:run({ "CREATE TABLE IF NOT EXISTS t (a)" }, { "%s", i }))
             io.write("told ", i, "\n")
             io.flush()
           end
         end)
-      ]]):format(path "journal"))
+      ]]):format(path "journal", pragmas or '{ journal_mode = "WAL", synchronous = "FULL" }',
+        statement or "INSERT INTO t VALUES (?)"))
       write(path "parent.py", [[
 import os, signal, socket, subprocess, sys
 ours, theirs = socket.socketpair()
@@ -530,6 +530,20 @@ child.wait()
     it("names a point before and after each commit", function()
       assert.equal(("point commit\npoint committed\ntold %d\n"):rep(5):format(1, 2, 3, 4, 5), killed_at(0))
     end)
+
+    it("leaves half a transaction that only a writer may take back", gated(function()
+      killed_at(3, '{ journal_mode = "DELETE", cache_size = 5 }',
+        "INSERT INTO t WITH RECURSIVE n (i) AS (SELECT ? UNION ALL SELECT i + 1 FROM n WHERE i < 3000) SELECT hex(randomblob(99)) FROM n")
+      assert.is_truthy(io.open(path "journal-journal"))
+      local code, message = failure(sqlite.open(path "journal", { readonly = true }))
+      assert.equal("EREADONLY", code)
+      assert.matches("last writer died in the middle of a transaction", message)
+      local db <close> = assert(sqlite.open(path "journal"))
+      assert.same({}, db:integrity())
+      assert.equal(3000, count(db))
+      local reader <close> = assert(sqlite.open(path "journal", { readonly = true }))
+      assert.equal(3000, count(reader))
+    end))
 
     it("has everything it said it had, at every point", gated(function()
       for n = 1, 10 do

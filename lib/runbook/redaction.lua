@@ -1,6 +1,7 @@
 --- One redactor for everything shown, logged or reported: every secret of this process is known to it.
 
 local core = require "runbook.core.redact"
+local secret = require "runbook.core.secret"
 
 local redaction = {}
 
@@ -26,12 +27,14 @@ function redaction.stream()
   return redactor:stream()
 end
 
---- A copy of plain data with every string redacted, keys too.
+--- A copy of plain data with every string redacted, keys too; secrets are their names.
 ---@param value any
 ---@return any
 function redaction.value(value)
   if type(value) == "string" then
     return redactor:text(value)
+  elseif secret.is(value) then
+    return tostring(value)
   elseif type(value) ~= "table" or getmetatable(value) and getmetatable(value).__name then
     return value
   end
