@@ -115,7 +115,7 @@ local function refuse_open_ends(path)
   end
 end
 
-local function refuse_taken(to, replace)
+local function refuse_taken(to, replace, source)
   local old = stat(to)
   if old and not replace then
     errors.raise {
@@ -124,6 +124,8 @@ local function refuse_taken(to, replace)
     }
   elseif old and old.type ~= "file" then
     errors.raise { kind = "conflict", target = to, tried = "sqlite.copy", message = ("%s is a %s"):format(to, old.type) }
+  elseif old and old.ino == source.ino and old.dev == source.dev then
+    errors.raise { kind = "usage", target = to, tried = "sqlite.copy", message = "a database is not copied onto itself" }
   end
   if old then
     refuse_open_ends(to)
@@ -196,11 +198,8 @@ local copy = effect.verb {
     return { before = old and ("%d bytes"):format(old.size) or "nothing", after = ("a copy of %d bytes"):format(source.size) }
   end,
   body = function(o)
-    local old = refuse_taken(o.to, o.replace)
     local source = errors.check(o.from, "stat", file.stat(o.from))
-    if old and old.ino == source.ino and old.dev == source.dev then
-      errors.raise { kind = "usage", target = o.to, tried = "sqlite.copy", message = "a database is not copied onto itself" }
-    end
+    local old = refuse_taken(o.to, o.replace, source)
     local staged = o.to .. ".copying"
     os.remove(staged) -- of a copy that was killed
     local _ <close> = setmetatable({}, { __close = function() os.remove(staged) end })
