@@ -11,6 +11,7 @@
 #include "modules.h"
 
 #define HOST_FIELD "runbook.host"
+#define TURNS_OF_START 32	/* of the loop; about what an empty run takes */
 
 struct runbook_host *
 host_of(lua_State *L)
@@ -82,7 +83,7 @@ host_open_libraries(lua_State *L)
 static int
 open_state(lua_State *L)
 {
-	lua_gc(L, LUA_GCINC, 400, 400, 0);	/* a start allocates much and frees little */
+	lua_gc(L, LUA_GCINC, 400, 400, 0);	/* a start allocates much and frees little; see settle */
 	luaL_openlibs(L);
 	lua_pushlightuserdata(L, lua_touserdata(L, 1));
 	lua_setfield(L, LUA_REGISTRYINDEX, HOST_FIELD);
@@ -268,6 +269,17 @@ main_has_ended(struct runbook_host *h)
 	return ended;
 }
 
+/*
+ * After the start, memory goes round.  What waits has a finaliser and so lives for two cycles of the
+ * collector: at the pace of the start, a run of 20,000 units would grow to 220 MB for 1 MB in use.
+ */
+static void
+settle(struct runbook_host *h)
+{
+	if (h->turns < TURNS_OF_START && ++h->turns == TURNS_OF_START)
+		lua_gc(h->L, LUA_GCINC, 120, 400, 0);
+}
+
 bool
 runbook_host_step(struct runbook_host *h, bool wait)
 {
@@ -283,6 +295,7 @@ runbook_host_step(struct runbook_host *h, bool wait)
 		}
 		return false;
 	}
+	settle(h);
 	uv_run(&h->loop, ran || h->ready_first != NULL || !wait ? UV_RUN_NOWAIT : UV_RUN_ONCE);
 	if (h->ready_first == NULL && !uv_loop_alive(&h->loop)) {
 		snprintf(h->error, sizeof h->error, "every task waits, and nothing is left that could wake one");

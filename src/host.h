@@ -15,6 +15,7 @@ struct runbook_host {
 	struct task *ready_first, *ready_last;
 	struct task *tasks;		/* the living, newest first */
 	unsigned long serial;
+	unsigned turns;			/* of the loop, while they are few */
 	struct watchdog watchdog;
 
 	double slow_seconds;		/* the last slow turn, for src/lua/task.c */

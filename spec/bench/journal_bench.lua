@@ -74,6 +74,7 @@ return function(bench)
   local state = folder .. "/state"
   local first = bench.command(1, { world.runbook, "run", folder .. "/many.lua", "--state", state }, { exit = 1 })
   first.name = ("a run of %d units, the first of which fails"):format(UNITS + 1)
+  first.goals = { bench.goal("memory for what is open, not for what is finished", first.rss, 150, { format = "%.0f MB" }) }
   bench.row(first)
   local again = bench.command(1, { world.runbook, "resume", "--state", state, "-p", "fail=false" })
   again.name = ("its resume, %d units finished"):format(UNITS)

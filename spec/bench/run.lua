@@ -19,10 +19,10 @@ local function median(values)
 end
 
 ---@class bench.Cost
----@field wall number  seconds, the median
+---@field wall number  seconds, the median; what others do on this machine is in it
 ---@field cpu number  seconds, the median
 ---@field rss number  MB, the largest
----@field best number  seconds, the shortest
+---@field best number  seconds, the shortest: what a goal in milliseconds is held against
 
 --- What a command costs. Raises when it fails: a fast failure is no figure.
 ---@param times integer
