@@ -35,7 +35,7 @@ RB_CFLAGS  := -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prot
 
 ENGINES  := $(sort $(filter-out src/main.c,$(wildcard src/*.c)))
 BINDINGS := $(sort $(wildcard src/lua/*.c))
-MODULES  := $(filter-out src/lua/bind.c,$(BINDINGS))
+MODULES  := $(shell grep -l '^luaopen_' $(BINDINGS))	# the others are parts of these
 BAKED    := $(sort $(shell find lib/runbook lib/man runbooks examples -type f ! -name '.*' ! -name '*.c' 2>/dev/null))
 
 GENERATED := $(BUILD)/modules.o $(BUILD)/embedded.o

@@ -51,12 +51,13 @@ bytes_added(struct bytes *b, size_t count)
 bool
 bytes_append(struct bytes *b, const void *data, size_t length)
 {
-	char *room = bytes_room(b, length);
+	char *room;
 
-	if (room == NULL)
+	if (length == 0)
+		return true;
+	if ((room = bytes_room(b, length)) == NULL)
 		return false;
-	if (length > 0)
-		memcpy(room, data, length);
+	memcpy(room, data, length);
 	b->end += length;
 	return true;
 }

@@ -140,7 +140,9 @@ turn_write(struct ssh_channel *c)
 		}
 		bytes_used(&c->out, (size_t)n);
 	}
-	if (bytes_length(&c->out) == 0 && c->end_wanted && !c->end_sent)
+	if (bytes_length(&c->out) > 0)
+		c->s->congested = true;
+	else if (c->end_wanted && !c->end_sent)
 		c->end_sent = libssh2_channel_send_eof(c->lib) != LIBSSH2_ERROR_EAGAIN;
 }
 

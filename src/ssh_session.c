@@ -184,6 +184,7 @@ session_turn(struct ssh_session *s)
 	if (s->lib != NULL) {
 		s->wire->ration = RATION;
 		s->wire->dry = false;
+		s->congested = false;
 		rc = pull(s);
 		each_channel(s, ssh_channel_turn);
 		ssh_open_turn(s);
@@ -191,6 +192,8 @@ session_turn(struct ssh_session *s)
 			ssh_session_broken(s, rc);
 		else if (wire_flush(s->wire) != 0 || s->wire->ended)
 			ssh_session_broken(s, 0);
+		if (s->congested && wire_pending(s->wire) < CHANNEL_BUFFER)
+			ssh_session_kick(s);
 	}
 	each_channel(s, ssh_channel_fire);
 	reap(s);

@@ -92,6 +92,7 @@ struct ssh_session {
 	struct ssh_channel *opening;	/* whose way is being opened; NULL for a session channel */
 	bool open_running;
 	bool spare_refused;		/* until a channel is closed */
+	bool congested;			/* the wire was full, a channel has more */
 	bool turning, over;		/* over: to be put away as soon as the turn ends */
 
 	uint64_t heard;			/* wire->received at the last tick of the clock */

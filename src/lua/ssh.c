@@ -1,0 +1,458 @@
+/*
+ * lua/ssh.c - the "runbook.core.ssh" module.
+ *
+ * Marshalling only: the protocol is in ../ssh*.c, the policy in lib/runbook/ssh.lua.  Commands and
+ * what else runs over a session are in ssh_channel.c.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "bind.h"
+#include "ssh_bind.h"
+
+#define HUB_MT     "runbook.ssh.hub"
+#define CONNECT_MT "runbook.ssh.connect"
+
+struct connect_op {
+	struct task_op op;
+	struct ssh_options *o;		/* until the connect has it */
+	struct ssh_connect *connect;	/* NULL once released */
+};
+
+static void
+connect_release(struct task_op *op)
+{
+	struct connect_op *x = (struct connect_op *)op;
+
+	ssh_connect_free(x->connect);
+	x->connect = NULL;
+}
+
+static int
+l_connect_gc(lua_State *L)
+{
+	struct connect_op *x = lua_touserdata(L, 1);
+
+	connect_release(&x->op);
+	ssh_options_free(x->o);
+	x->o = NULL;
+	return 0;
+}
+
+static int
+l_hub_gc(lua_State *L)
+{
+	struct ssh_hub **hub = lua_touserdata(L, 1);
+
+	ssh_hub_free(*hub);
+	*hub = NULL;
+	return 0;
+}
+
+/* One per Lua state, from the first connection on.  [-0, +1, v] */
+static struct ssh_hub *
+push_hub(lua_State *L)
+{
+	struct ssh_hub **hub;
+
+	if (lua_getfield(L, LUA_REGISTRYINDEX, HUB_MT ".only") != LUA_TNIL)	/* hub */
+		return *(struct ssh_hub **)lua_touserdata(L, -1);
+	lua_pop(L, 1);
+	hub = lua_newuserdatauv(L, sizeof *hub, 0);	/* hub */
+	*hub = NULL;
+	luaL_setmetatable(L, HUB_MT);
+	if ((*hub = ssh_hub_new(host_loop(host_of(L)))) == NULL)
+		luaL_error(L, "out of memory");
+	lua_pushvalue(L, -1);
+	lua_setfield(L, LUA_REGISTRYINDEX, HUB_MT ".only");
+	return *hub;
+}
+
+static void *
+check_memory(lua_State *L, void *memory)
+{
+	if (memory == NULL)
+		luaL_error(L, "out of memory");
+	return memory;
+}
+
+/* The field of the table at idx; nil pushes nothing.  [-0, +1 or 0, v] */
+static bool
+push_field(lua_State *L, int idx, const char *key)
+{
+	if (lua_getfield(L, idx, key) != LUA_TNIL)
+		return true;
+	lua_pop(L, 1);
+	return false;
+}
+
+/* A copy of the string on top, which may not be anything else and holds no NUL.  [-0, +0, v] */
+static char *
+copy_string(lua_State *L, const char *key)
+{
+	size_t length;
+	const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &length) : NULL;
+
+	if (text == NULL || strlen(text) != length)
+		luaL_error(L, "%s: a string without NUL expected", key);
+	return check_memory(L, strdup(text));
+}
+
+/* A copy of the string or secret on top.  [-0, +0, v] */
+static void
+copy_text(lua_State *L, struct ssh_text *to)
+{
+	size_t length;
+	const char *bytes = bind_bytes(L, -1, &length);
+
+	to->bytes = check_memory(L, malloc(length + 1));
+	memcpy(to->bytes, bytes, length);
+	to->bytes[length] = '\0';
+	to->length = length;
+}
+
+static void
+take_string(lua_State *L, int idx, const char *key, char **to)
+{
+	if (!push_field(L, idx, key))
+		return;
+	*to = copy_string(L, key);
+	lua_pop(L, 1);
+}
+
+static void
+take_text(lua_State *L, int idx, const char *key, struct ssh_text *to)
+{
+	if (!push_field(L, idx, key))
+		return;
+	copy_text(L, to);
+	lua_pop(L, 1);
+}
+
+static double
+take_seconds(lua_State *L, const char *key, double usual)
+{
+	double seconds = usual;
+
+	if (!push_field(L, 1, key))
+		return usual;
+	seconds = lua_isnumber(L, -1) ? lua_tonumber(L, -1) : -1;
+	if (!(seconds > 0 && seconds < 86400))
+		luaL_error(L, "%s: a number of seconds expected", key);
+	lua_pop(L, 1);
+	return seconds;
+}
+
+/* Room for the items of a list field, which is pushed when there are any.  [-0, +1 or 0, v] */
+static void *
+push_list(lua_State *L, const char *key, size_t size, lua_Integer *count)
+{
+	void *items;
+
+	*count = 0;
+	if (!push_field(L, 1, key))			/* list */
+		return NULL;
+	if (lua_type(L, -1) != LUA_TTABLE)
+		luaL_error(L, "%s: a list expected", key);
+	*count = luaL_len(L, -1);
+	if (*count <= 0 || *count > 1000) {
+		luaL_argcheck(L, *count == 0, 1, "a list is too long");
+		lua_pop(L, 1);
+		return NULL;
+	}
+	items = check_memory(L, calloc((size_t)*count, size));
+	return items;
+}
+
+static void
+take_strings(lua_State *L, const char *key, char ***to, size_t *count)
+{
+	lua_Integer n;
+
+	*to = push_list(L, key, sizeof **to, &n);	/* list */
+	for (lua_Integer i = 1; i <= n; i++) {
+		lua_geti(L, -1, i);			/* list item */
+		(*to)[i - 1] = copy_string(L, key);
+		*count = (size_t)i;
+		lua_pop(L, 1);
+	}
+	if (n > 0)
+		lua_pop(L, 1);
+}
+
+static void
+take_answers(lua_State *L, struct ssh_options *o)
+{
+	lua_Integer n;
+
+	o->answers = push_list(L, "answers", sizeof *o->answers, &n);	/* list */
+	for (lua_Integer i = 1; i <= n; i++) {
+		lua_geti(L, -1, i);			/* list item */
+		o->answer_count = (size_t)i;
+		copy_text(L, &o->answers[i - 1]);
+		lua_pop(L, 1);
+	}
+	if (n > 0)
+		lua_pop(L, 1);
+}
+
+/* "path", or { path =, key =, certificate =, passphrase = } with path or key. */
+static void
+take_identities(lua_State *L, struct ssh_options *o)
+{
+	lua_Integer n;
+
+	o->identities = push_list(L, "identities", sizeof *o->identities, &n);	/* list */
+	for (lua_Integer i = 1; i <= n; i++) {
+		struct ssh_identity *id = &o->identities[i - 1];
+		int type = lua_geti(L, -1, i);		/* list item */
+		int idx = lua_gettop(L);
+
+		o->identity_count = (size_t)i;
+		if (type == LUA_TSTRING) {
+			id->path = copy_string(L, "identities");
+		} else if (type == LUA_TTABLE) {
+			take_string(L, idx, "path", &id->path);
+			take_string(L, idx, "certificate", &id->certificate);
+			take_text(L, idx, "key", &id->key);
+			take_text(L, idx, "passphrase", &id->passphrase);
+		}
+		if (id->path == NULL && id->key.bytes == NULL)
+			luaL_error(L, "identities: a path, or a table with path or key expected");
+		lua_pop(L, 1);
+	}
+	if (n > 0)
+		lua_pop(L, 1);
+}
+
+static void
+take_order(lua_State *L, struct ssh_options *o)
+{
+	static const char *const names[] = { "agent", "identities", "password", "keyboard-interactive", NULL };
+
+	if (!push_field(L, 1, "order"))			/* order */
+		return;
+	luaL_checktype(L, -1, LUA_TTABLE);
+	luaL_argcheck(L, luaL_len(L, -1) <= SSH_METHODS, 1, "order: too many methods");
+	o->order_count = 0;
+	for (lua_Integer i = 1; i <= luaL_len(L, -1); i++) {
+		lua_geti(L, -1, i);			/* order name */
+		o->order[o->order_count++] = (enum ssh_method)luaL_checkoption(L, -1, NULL, names);
+		lua_pop(L, 1);
+	}
+	lua_pop(L, 1);
+}
+
+static void
+take_options(lua_State *L, struct ssh_options *o)
+{
+	take_string(L, 1, "host", &o->host);
+	take_string(L, 1, "user", &o->user);
+	if (o->host == NULL || o->user == NULL)
+		luaL_error(L, "host and user expected");
+	if (push_field(L, 1, "port")) {
+		o->port = (int)luaL_checkinteger(L, -1);
+		luaL_argcheck(L, o->port > 0 && o->port < 65536, 1, "port: a number up to 65535 expected");
+		lua_pop(L, 1);
+	}
+	take_string(L, 1, "alias", &o->alias);
+	take_string(L, 1, "agent", &o->agent);
+	take_text(L, 1, "password", &o->password);
+	take_answers(L, o);
+	take_identities(L, o);
+	if (push_field(L, 1, "identities_only")) {
+		o->identities_only = lua_toboolean(L, -1);
+		lua_pop(L, 1);
+	}
+	take_order(L, o);
+	take_strings(L, "known_hosts", &o->known_hosts, &o->known_hosts_count);
+	take_strings(L, "pins", &o->pins, &o->pin_count);
+	o->timeout = take_seconds(L, "timeout", o->timeout);
+	o->keepalive = take_seconds(L, "keepalive", o->keepalive);
+}
+
+static void
+set_text(lua_State *L, const char *key, const char *value)
+{
+	if (value == NULL || *value == '\0')
+		return;
+	lua_pushstring(L, value);
+	lua_setfield(L, -2, key);
+}
+
+/* nil, message, code, and what policy needs to say more.  [-0, +4, m] */
+static int
+push_failure(lua_State *L, const struct ssh_failure *f)
+{
+	bind_fail(L, f->code, "%s", f->message);
+	lua_newtable(L);				/* ... details */
+	set_text(L, "key_type", f->key_type);
+	set_text(L, "fingerprint", f->fingerprint);
+	set_text(L, "key", f->key);
+	set_text(L, "known_at", f->known_at);
+	set_text(L, "tried", f->tried);
+	set_text(L, "offered", f->offered);
+	set_text(L, "locked", f->locked);
+	if (f->prompt_count == 0)
+		return 4;
+	lua_createtable(L, (int)f->prompt_count, 0);	/* ... details prompts */
+	for (size_t i = 0; i < f->prompt_count; i++) {
+		lua_createtable(L, 0, 2);
+		set_text(L, "text", f->prompts[i].text);
+		lua_pushboolean(L, f->prompts[i].echo);
+		lua_setfield(L, -2, "echo");
+		lua_rawseti(L, -2, (lua_Integer)i + 1);
+	}
+	lua_setfield(L, -2, "prompts");
+	return 4;
+}
+
+static int
+connect_finish(lua_State *L, struct task_op *op)
+{
+	struct connect_op *x = (struct connect_op *)op;
+	const struct ssh_failure *f = ssh_connect_failure(x->connect);
+	struct ssh_session **s;
+
+	if (f->code != NULL) {
+		push_failure(L, f);
+		connect_release(op);
+		return 4;
+	}
+	s = lua_newuserdatauv(L, sizeof *s, 0);		/* session */
+	*s = NULL;
+	luaL_setmetatable(L, SSH_SESSION_MT);
+	*s = ssh_connect_session(x->connect);
+	connect_release(op);
+	return 1;
+}
+
+static void
+connected(void *arg)
+{
+	task_wake(arg);
+}
+
+/* ssh.connect{ host =, user =, ... } -> session | nil, message, code, details */
+static int
+l_connect(lua_State *L)
+{
+	struct connect_op *x;
+	struct ssh_options *o;
+	struct ssh_hub *hub;
+	struct stream *over = NULL;
+
+	luaL_checktype(L, 1, LUA_TTABLE);
+	lua_settop(L, 1);
+	bind_permit(L, PERMIT_READ);
+	hub = push_hub(L);				/* options hub */
+	x = lua_newuserdatauv(L, sizeof *x, 1);		/* options hub op */
+	*x = (struct connect_op){ .op = { .finish = connect_finish, .cancel = connect_release,
+		.what = "an ssh connection" } };
+	luaL_setmetatable(L, CONNECT_MT);
+	lua_pushvalue(L, 2);
+	lua_setiuservalue(L, -2, 1);
+	o = x->o = check_memory(L, ssh_options_new());
+	take_options(L, o);
+	if (push_field(L, 1, "stream")) {		/* options hub op stream */
+		over = bind_take_stream(L, -1);
+		lua_pop(L, 1);
+	}
+	x->o = NULL;
+	if ((x->connect = ssh_connect_start(hub, o, over, connected, &x->op)) == NULL)
+		return luaL_error(L, "out of memory");
+	return task_await(L, &x->op);
+}
+
+struct ssh_session *
+ssh_bind_session(lua_State *L)
+{
+	struct ssh_session **s = luaL_checkudata(L, 1, SSH_SESSION_MT);
+
+	luaL_argcheck(L, *s != NULL, 1, "session is closed");
+	return *s;
+}
+
+/* session:info() -> table */
+static int
+l_info(lua_State *L)
+{
+	const struct ssh_info *i = ssh_session_info(ssh_bind_session(L));
+
+	lua_createtable(L, 0, 9);			/* info */
+	set_text(L, "address", i->address);
+	set_text(L, "banner", i->banner);
+	set_text(L, "fingerprint", i->fingerprint);
+	set_text(L, "host", i->host);
+	set_text(L, "key", i->key);
+	set_text(L, "key_type", i->key_type);
+	set_text(L, "method", i->method);
+	set_text(L, "user", i->user);
+	lua_pushinteger(L, i->port);
+	lua_setfield(L, -2, "port");
+	return 1;
+}
+
+/* session:alive() -> true | false, message, code */
+static int
+l_alive(lua_State *L)
+{
+	struct ssh_session **s = luaL_checkudata(L, 1, SSH_SESSION_MT);
+	bool alive = *s != NULL && ssh_session_alive(*s);
+
+	lua_pushboolean(L, alive);
+	if (alive)
+		return 1;
+	lua_pushstring(L, *s != NULL ? ssh_session_message(*s) : "the session was closed");
+	lua_pushstring(L, *s != NULL ? ssh_session_code(*s) : "ECLOSED");
+	return 3;
+}
+
+static int
+l_close(lua_State *L)
+{
+	struct ssh_session **s = luaL_checkudata(L, 1, SSH_SESSION_MT);
+
+	ssh_session_close(*s);
+	*s = NULL;
+	return 0;
+}
+
+static const luaL_Reg functions[] = {
+	{ "connect", l_connect },
+	{ NULL, NULL }
+};
+
+static const luaL_Reg session_methods[] = {
+	{ "alive",     l_alive },
+	{ "close",     l_close },
+	{ "dial",      ssh_bind_dial },
+	{ "exec",      ssh_bind_exec },
+	{ "info",      l_info },
+	{ "open",      ssh_bind_open },
+	{ "subsystem", ssh_bind_subsystem },
+	{ NULL, NULL }
+};
+
+static const luaL_Reg session_meta[] = {
+	{ "__close", l_close },
+	{ "__gc",    l_close },
+	{ NULL, NULL }
+};
+
+static const luaL_Reg connect_meta[] = { { "__gc", l_connect_gc }, { NULL, NULL } };
+static const luaL_Reg hub_meta[] = { { "__gc", l_hub_gc }, { NULL, NULL } };
+static const luaL_Reg no_methods[] = { { NULL, NULL } };
+
+int luaopen_runbook_core_ssh(lua_State *L);
+
+int
+luaopen_runbook_core_ssh(lua_State *L)
+{
+	bind_class(L, HUB_MT, no_methods, hub_meta);
+	bind_class(L, CONNECT_MT, no_methods, connect_meta);
+	bind_class(L, SSH_SESSION_MT, session_methods, session_meta);
+	ssh_bind_channel_classes(L);
+	luaL_newlib(L, functions);
+	return 1;
+}
