@@ -135,7 +135,7 @@ function failure.text(e, width)
     table.remove(rows, 1)
   end
   local lines = human.rows(rows, width)
-  table.insert(lines, 1, (head:find("\n", 1, true) and "" or "runbook: ") .. head)
+  table.insert(lines, 1, (e.kind == "usage" and head:find("\n", 1, true) and "" or "runbook: ") .. head)
   return table.concat(lines, "\n") .. "\n"
 end
 
