@@ -133,12 +133,17 @@ install: $(BUILD)/runbook $(BUILD)/librunbook.a $(BUILD)/runbook.pc $(BUILD)/dep
 	install -D -m 644 src/runbook.h $(DESTDIR)$(PREFIX)/include/runbook.h
 	install -D -m 644 $(BUILD)/librunbook.a $(DESTDIR)$(PREFIX)/lib/librunbook.a
 	install -D -m 644 $(BUILD)/runbook.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/runbook.pc
-	$(foreach page,$(wildcard lib/man/*.[1-9]),install -D -m 644 $(page) \
-		$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $(page)))/$(notdir $(page))$(newline))
+	$(foreach page,runbook.1 runbook-lua.3,$(call install-text,doc --man $(page),man/man$(subst .,,$(suffix $(page)))/$(page)))
+	$(call install-text,completion bash,bash-completion/completions/runbook)
+	$(call install-text,completion zsh,zsh/site-functions/_runbook)
+	$(call install-text,completion fish,fish/vendor_completions.d/runbook.fish)
 
-define newline
-
-
+# What the program says of itself: $(call install-text,ITS WORDS,FILE below share)
+define install-text
+install -d $(dir $(DESTDIR)$(PREFIX)/share/$2)
+	$(BUILD)/runbook $1 > $(DESTDIR)$(PREFIX)/share/$2
+	chmod 644 $(DESTDIR)$(PREFIX)/share/$2
+	
 endef
 
 clean:

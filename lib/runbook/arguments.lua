@@ -35,7 +35,7 @@ end
 -- The same mistake in our words: back-quotes, and the suggestion in the same sentence.
 local function in_our_words(message)
   message = message:gsub("%s*\nDid you mean (.-)%?$", function(what)
-    return "; did you mean " .. what:gsub("one of these: ", "") .. "?"
+    return "; did you mean " .. what:gsub("one of these: ", ""):gsub("' '", "' or '") .. "?"
   end)
   return (message:gsub("'([^']*)'", "`%1`"))
 end

@@ -10,7 +10,11 @@ local manual = {}
 
 -- A backslash is roff's own, and so is a dot or a quote that begins a line; `-` would become a hyphen nobody can copy.
 local function escape(text)
-  return (text:gsub("\\", "\\e"):gsub("%-", "\\-"):gsub("'", "\\(aq"):gsub("`", "\\`"):gsub("^%.", "\\&."):gsub("\n%.", "\n\\&."))
+  text = text:gsub("[\xc2-\xf4][\x80-\xbf]+", function(c)
+    return ("\1[u%04X]"):format(utf8.codepoint(c)) -- troff reads bytes
+  end)
+  text = text:gsub("\\", "\\e"):gsub("%-", "\\-"):gsub("'", "\\(aq"):gsub("`", "\\`")
+  return (text:gsub("^%.", "\\&."):gsub("\n%.", "\n\\&."):gsub("\1", "\\"))
 end
 
 local Page = {}
@@ -84,8 +88,11 @@ end
 
 local function usage(name, parser)
   local parts = { "runbook " .. name, "[OPTIONS]" }
+  if parser._usage then
+    return (parser._usage:gsub("^Usage: ", ""))
+  end
   for _, argument in ipairs(parser._arguments) do
-    local value = type(argument._argname) == "table" and table.concat(argument._argname, " ") or argument._argname
+    local value = argument._argname
     if argument._minargs == 0 then
       value = "[" .. value .. "]"
     end

@@ -111,7 +111,7 @@ local function steps(words)
 end
 
 local function values_of(argname, words, verb)
-  if argname == "STEP" or argname == "STEP=TEXT" or argname == "STEP=WHO" or argname == "[RUN] STEP" then
+  if argname == "STEP" or argname == "STEP=TEXT" or argname == "STEP=WHO" then
     return steps(words)
   elseif argname == "RUN" then
     return run_names(verb == "resume")

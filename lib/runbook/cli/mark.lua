@@ -9,7 +9,8 @@ runbook mark temple-3 stop-writers done --reason "hubs are off since 21:50, see 
 runbook mark lower-ttl skipped --reason "TTL is 60 already"]]
 
 function mark.declare(parser)
-  parser:argument "words" :argname { "[RUN] STEP", "done|skipped" } :args "2-3"
+  parser:usage "Usage: runbook mark [RUN] STEP done|skipped --reason TEXT"
+  parser:argument "words" :argname { "RUN", "STEP", "done|skipped" } :args "2-3"
     :description "The run (without: the only open one), the step, and what it is from now on."
   parser:option "--reason" :argname "TEXT" :description "Why; it is kept with the run. Needed."
   arguments.declare_places(parser)
