@@ -14,6 +14,7 @@ local options = require "runbook.options"
 local place = require "runbook.place"
 local pool = require "runbook.ssh.pool"
 local process = require "runbook.core.process"
+local secret = require "runbook.secret"
 local shell = require "runbook.shell"
 
 local ssh = {}
@@ -158,6 +159,7 @@ local function said_by(carrier)
 end
 
 local function connect(o)
+  secret.ready_all(o.identity, o.passphrase, o.password, o.answers)
   local c = config.of(o)
   local stream, carrier
   local jump = o.jump or c.proxyjump

@@ -11,6 +11,7 @@ local errors = require "runbook.errors"
 local events = require "runbook.events"
 local handle = require "runbook.handle"
 local retry = require "runbook.retry"
+local secret = require "runbook.secret"
 local shell = require "runbook.shell"
 local task = require "runbook.task"
 local time = require "runbook.core.time"
@@ -214,6 +215,7 @@ local function feed(place, child, o)
   local ok, err = pcall(function()
     local stdin <close> = child:stdin()
     if place.sudo and place.sudo_password then
+      secret.ready_all(place.sudo_password)
       stdin:write(place.sudo_password)
       stdin:write("\n")
     end
