@@ -34,14 +34,10 @@ missing_packages() {
 	done
 }
 
+# Prints the words that make the rest of a line root's; nothing for root.
 as_root() {
-	if [ "$(id -u)" = 0 ]; then
-		"$@"
-	elif command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
-		sudo "$@"
-	else
-		die "run this as root, then call make again:
-  $*"
+	if [ "$(id -u)" != 0 ]; then
+		command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; } && echo sudo
 	fi
 }
 
@@ -53,10 +49,13 @@ packages() {
 	locked
 	missing=$(missing_packages "$@")
 	if [ -n "$missing" ]; then
+		root=$(as_root) || die "missing; run this as root, then call make again
+  apt-get install --no-install-recommends$missing"
 		say "installing$missing"
-		[ "$(id -u)" != 0 ] || apt-get -qq update || say "apt-get update failed; trying with the lists there are"
+		$root apt-get -qq update || say "apt-get update failed; trying with the lists there are"
 		# shellcheck disable=SC2086 # a list of names
-		as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 install --no-install-recommends $missing >&2
+		$root env DEBIAN_FRONTEND=noninteractive \
+			apt-get -qq -y -o Dpkg::Use-Pty=0 install --no-install-recommends $missing >&2
 		missing=$(missing_packages "$@")
 		[ -z "$missing" ] || die "still missing:$missing"
 	fi
