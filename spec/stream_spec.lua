@@ -181,6 +181,20 @@ describe("a stream", function()
       c:write "the pumped stay open"
     end)
 
+    it("moves what fills its buffer exactly", function()
+      local pump = task.spawn(function() return stream.pump(b, c) end)
+      for _ = 1, 3 do
+        local writer = task.spawn(function() a:write(("x"):rep(256 * 1024)) end)
+        local length = 0
+        while length < 256 * 1024 do
+          length = length + #d:read(1024 * 1024)
+        end
+        task.join(writer)
+      end
+      a:half_close()
+      assert.same({ true, 3 * 256 * 1024 }, { task.join(pump) })
+    end)
+
     it("keeps at most 256 KiB in flight", function()
       local sent = 0
       local writer = task.spawn(function()

@@ -306,8 +306,6 @@ pump_fill(struct stream_pump *p)
 {
 	ssize_t n;
 
-	if (p->start == p->end)
-		p->start = p->end = 0;
 	if (p->at_end || p->end == PUMP_BUFFER)
 		return 0;
 	n = p->from->ops->read(p->from, p->buffer + p->end, PUMP_BUFFER - p->end);
@@ -330,6 +328,8 @@ pump_drain(struct stream_pump *p)
 		p->start += (size_t)n;
 		p->bytes += (unsigned long long)n;
 	}
+	if (p->start == p->end)
+		p->start = p->end = 0;
 	return n;
 }
 
