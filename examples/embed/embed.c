@@ -42,7 +42,7 @@ static struct runbook_host *
 start(int *number, const char *state, const char *file)
 {
 	struct runbook_host *h = runbook_host_new();
-	const char *words[] = { "--state", state, "run", file, "--no-input" };
+	const char *words[] = { "run", "--state", state, file, "--no-input" };
 
 	if (h == NULL)
 		return NULL;

@@ -170,7 +170,8 @@ function book.load(path, o)
   self.title = self.header:match("^([^\n]+)") or self.name
   self.title = self.title:gsub("%.$", "")
 
-  -- Twice: first with placeholders, to learn every declaration; then with values, which may shape the steps.
+  -- Twice where there are parameters: first with placeholders, to learn every declaration; then with values, which may
+  -- shape the steps.
   run_load(self, text)
   if o.placeholders then
     return self
@@ -184,7 +185,9 @@ function book.load(path, o)
       }
     end
   end)
-  run_load(self, text)
+  if #self.declaration > 0 then
+    run_load(self, text)
+  end
   return self
 end
 
