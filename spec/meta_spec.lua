@@ -79,12 +79,12 @@ describe("lib/meta", function()
 end)
 
 -- Everything below is called where it must be refused, so none of it may do harm if it is not.
-local folder
+local folder, server
 
 local by_type = {
   string = function() return "/nonexistent/spec" end,
-  integer = function() return 0 end,
-  number = function() return 0 end,
+  integer = function() return 1 end,
+  number = function() return 1 end,
   boolean = function() return false end,
   table = function() return {} end,
 }
@@ -95,6 +95,7 @@ local special = {
   ["process.exec"] = function() return { { argv = { "true" } } } end,
   ["process.open"] = function() return { { argv = { "true" } } } end,
   ["sqlite.open"] = function() return { folder .. "/new.db", { create = true } } end,
+  ["ssh.connect"] = function() return { { host = "127.0.0.1", port = 1, user = "nobody" } } end,
   ["sqlite.database:run"] = function() return { { "CREATE TABLE t (x)" } } end,
   ["sqlite.database:query"] = function() return { "SELECT 1" } end,
   ["sqlite.database:records"] = function() return { "SELECT 1" } end,
@@ -113,6 +114,12 @@ local make = {
   end,
   ["runbook.core.sqlite.database"] = function()
     return require("runbook.core.sqlite").open(folder .. "/db", { create = true })
+  end,
+  ["runbook.core.ssh.session"] = function()
+    server = server or world.sshd { name = "gate" }
+    return assert(require("runbook.core.ssh").connect {
+      host = server.address, port = server.port, user = "root", identities = { server.key }, pins = { server.fingerprint },
+    })
   end,
 }
 

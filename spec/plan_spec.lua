@@ -1,9 +1,13 @@
 -- A plan: every body runs against the real thing, nothing is changed, and a run makes exactly what was listed.
 
+local book = require "runbook.book"
 local effect = require "runbook.effect"
 local plan = require "runbook.plan"
+local run = require "runbook.run"
 local runs = require "spec.support.runs"
+local ssh = require "runbook.ssh"
 local store = require "runbook.store"
+local walk = require "spec.support.walk"
 local world = runs.world
 
 -- More toys: one that shows before and after, one that takes whatever it is given, one that waits.
@@ -284,5 +288,121 @@ describe("a plan", function()
     local found = io.popen(("find %s -mindepth 1 2>/dev/null"):format(store.root()))
     assert.equal("", found:read "a")
     found:close()
+  end)
+end)
+
+describe("a plan between two servers", function()
+  -- Each kind of change that places have; `here` stands for a file of this machine.
+  local source = [[
+    local bin = rb.obligation("plan-servers", function(o) o.place:remove(o.path) end)
+    rb.checks("look", "Look", { { "kernel", function() return new:query { "uname", "-s" } end } })
+    local list = rb.step("list", "List", function() return { names = old:query_sh([==[ls "$1"]==], "/srv/data") } end)
+    local mark = rb.step("mark", "Mark", function()
+      rb.lock(new:dir "/srv")
+      new:ensure_dir("/srv/new/data", { mode = "0750" })
+      new:write("/srv/motd", "moved\n")
+      new:write("/srv/new/list", list().names .. "\n", { mode = "0600" })
+      new:put("HERE", "/srv/new/copy")
+      old:write("/srv/MOVED", "to new\n")
+      return "marked"
+    end)
+    rb.step("run", "Run", function()
+      bin:owe { place = new, path = "/srv/new/scratch" }
+      new:sh([==[echo x > "$1"]==], "/srv/new/scratch")
+      new:run { "touch", "/srv/new/touched" }
+      local status = old:exec { "true", reads = true }
+      if status == 0 then
+        old:run { "cp", "/srv/data/ann", "/srv/data/eve" }
+      end
+      local build = new:job { name = "build", argv = { "sh", "-c", "echo made > /srv/new/made; echo said" } }
+      build:must_succeed()
+    end)
+    rb.step("homes", "Homes", function()
+      rb.each({ "ann", "bob" }, function(name)
+        new:write("/srv/new/data/" .. name, old:read("/srv/data/" .. name))
+      end)
+      new:write("/srv/new/mark", mark)
+    end)
+    rb.step("clean", "Clean", function()
+      old:remove "/srv/MOVED"
+      old:remove("/srv/data", { tree = true })
+    end)
+  ]]
+
+  local pair
+
+  setup(function() pair = walk.pair "-p" end)
+  after_each(function() ssh.close() end)
+
+  -- What a plan lists, and what a run's journal says it did.
+  local function listed(made)
+    local lines = {}
+    for _, entry in ipairs(made.steps) do
+      for _, change in ipairs(entry.changes or {}) do
+        lines[#lines + 1] = ("%s %s %s: %s"):format(change.verb, change.class, change.target, change.summary)
+      end
+    end
+    return lines
+  end
+
+  local function journaled(name)
+    local journal = store.journal(name)
+    local lines = {}
+    for i, row in ipairs(journal:query "SELECT * FROM effect WHERE step IS NOT NULL ORDER BY id") do
+      assert.equal("done", row.state)
+      lines[i] = ("%s %s %s: %s"):format(row.verb, row.class, row.target, row.summary)
+    end
+    journal:close()
+    return lines
+  end
+
+  it("changes nothing there or here, and lists exactly what a run then does", function()
+    local folder = runs.directory
+    local path = pair:write(folder, (source:gsub("HERE", folder .. "/file")), "servers")
+    local file <close> = assert(io.open(folder .. "/file", "w"))
+    file:write "from here\n"
+    file:flush()
+    local servers, here = pair:state { times = true }, require("spec.world").tree(folder)
+
+    local made = plan.make(book.load(path), {})
+    ssh.close()
+    assert.equal("", walk.difference(servers, pair:state { times = true }))
+    assert.equal("", walk.difference(here, require("spec.world").tree(folder)))
+
+    for _, entry in ipairs(made.steps) do
+      assert.is_nil(entry.ended, entry.id)
+      assert.is_nil(entry.would_stop, entry.id)
+    end
+    assert.same({ "the end of job build on " .. pair.new.name }, { (made.steps[4].waits[1]:gsub("^job", "the end of job")) })
+    local lines = listed(made)
+    assert.equal(15, #lines)
+    assert.equal(15, made.changes)
+    assert.same({ "nothing here yet\n", "moved\n" }, { made.steps[3].changes[3].before, made.steps[3].changes[3].after })
+
+    local code, seen = runs.watched(function() return run.start(book.load(path), { no_input = true }) end)
+    assert.equal(0, code, runs.last_error(seen))
+    local done = journaled "servers-1"
+    assert.equal(#lines, #done)
+    for i, line in ipairs(lines) do
+      assert.equal(line, done[i])
+    end
+    assert.equal("marked", pair.new:read "/srv/new/mark")
+    assert.equal("made\n", pair.new:read "/srv/new/made")
+  end)
+
+  it("leaves everything alone also when the body fails, is cut off, or is stopped", function()
+    local path = pair:write(runs.directory, [[
+      rb.step("a", "A", function() new:write("/srv/never", "x") error "a mistake" end)
+      rb.step("b", "B", function() new:run { "touch", "/srv/never" } new:query { "false" } end)
+      rb.step("c", "C", function() new:write("/srv/never", old:read "/srv/nothing/here") end)
+    ]], "fails")
+    local servers = pair:state { times = true }
+    local made = plan.make(book.load(path), {})
+    ssh.close()
+    assert.equal("", walk.difference(servers, pair:state { times = true }))
+    assert.equal(2, made.changes)
+    assert.matches("fails.lua:6: .*a mistake", made.steps[1].ended)
+    assert.matches("fails.lua:7: ", made.steps[2].ended)
+    assert.is_truthy(made.steps[3].would_stop or made.steps[3].ended)
   end)
 end)

@@ -170,7 +170,7 @@ local function connect(o)
   end
   local session, message, code, details = core.connect {
     host = c.hostname, port = math.tointeger(tonumber(c.port)), user = c.user, alias = c.hostkeyalias,
-    over = stream, timeout = o.timeout, keepalive = o.keepalive,
+    stream = stream, timeout = o.timeout, keepalive = o.keepalive,
     known_hosts = o.known_hosts and { o.known_hosts } or config.known_hosts(c), pins = pins_of(o),
     identities = identities_of(o, c), identities_only = o.identity ~= nil or c.identitiesonly == "yes", agent = config.agent(c),
     password = o.password, answers = o.answers,
@@ -238,13 +238,7 @@ function Child:stdin() return self.channel:stdin() end
 function Child:stdout() return self.channel:stdout() end
 function Child:stderr() return self.channel:stderr() end
 
-function Child:wait()
-  local status, signal, code = self.channel:wait()
-  if status == nil then
-    return nil, signal, code
-  end
-  return { status = status or nil, signal = not status and signal or nil }
-end
+function Child:wait() return self.channel:wait() end
 
 function Child:close()
   self.channel:close()

@@ -107,7 +107,10 @@ function runs.load(source, o, name)
   return book.load(runs.write(source, name), o)
 end
 
-local function watched(fn)
+--- Call something and keep the events of it.
+---@return any result
+---@return table[] events
+function runs.watched(fn)
   local seen = {}
   local stop = events.subscribe(function(event) seen[#seen + 1] = event end)
   local r = table.pack(xpcall(fn, errors.handler))
@@ -125,26 +128,39 @@ function runs.start(source, o)
   o = o or {}
   o.no_input = o.no_input == nil and true or o.no_input
   local b = runs.load(source, { sets = o.sets }, o.file)
-  return watched(function() return run.start(b, o) end)
+  return runs.watched(function() return run.start(b, o) end)
 end
 
 --- Start a run of a file that is there.
 function runs.start_path(path)
   local b = book.load(path)
-  return watched(function() return run.start(b, { no_input = true }) end)
+  return runs.watched(function() return run.start(b, { no_input = true }) end)
 end
 
 --- Resume the only open run.
 function runs.resume(o)
   o = o or {}
   o.no_input = true
-  return watched(function() return run.resume(o.name, o) end)
+  return runs.watched(function() return run.resume(o.name, o) end)
 end
 
 --- Roll the newest run back.
 function runs.rollback(o)
   o = o or {}
-  return watched(function() return run.rollback(o.name, o) end)
+  return runs.watched(function() return run.rollback(o.name, o) end)
+end
+
+--- What the events say went wrong, for the message of an assertion.
+---@return string
+function runs.last_error(seen)
+  local lines = {}
+  for _, event in ipairs(seen) do
+    if event.error or event.level == "warning" or event.type == "run-end" then
+      local text = event.text or event.error and event.error.message or event.state
+      lines[#lines + 1] = ("%s %s: %s"):format(event.type, event.step or "", text)
+    end
+  end
+  return table.concat(lines, "\n")
 end
 
 --- The events of one type.
