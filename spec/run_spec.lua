@@ -54,7 +54,7 @@ describe("a run", function()
   it("writes down a change before it is made", function()
     local journal_at_effect
     world.hold = function()
-      local f = io.popen(("sqlite3 -readonly %s/runs/toys-1/journal.db 'select state, summary, by_hand, inverse from effect'"):format(store.root()))
+      local f = io.popen(("sqlite3 -readonly -cmd '.timeout 5000' %s/runs/toys-1/journal.db 'select state, summary, by_hand, inverse from effect'"):format(store.root()))
       journal_at_effect = f:read("a")
       f:close()
     end
@@ -274,7 +274,8 @@ describe("a run", function()
   it("refuses the journal of a newer version and a changed place", function()
     world.fail.a = "exit"
     runs.start 'rb.step("a", "A", function() toy.make "a" end)'
-    os.execute(("sqlite3 %s/runs/toys-1/journal.db \"update meta set value = 99 where key = 'schema'\""):format(store.root()))
+    local update = "update meta set value = 99 where key = 'schema'"
+    assert(os.execute(("sqlite3 -cmd '.timeout 5000' %s/runs/toys-1/journal.db %q"):format(store.root(), update)))
     local ok, err = pcall(runs.resume, { name = "toys-1" })
     assert.is_false(ok)
     assert.matches("a journal of schema 99; this runbook reads 1", tostring(err))
