@@ -9,6 +9,7 @@ local events = require "runbook.events"
 local identity = require "runbook.run.identity"
 local jobs = require "runbook.run.jobs"
 local journal = require "runbook.journal"
+local json = require "runbook.json"
 local obligation = require "runbook.obligation"
 local params = require "runbook.params"
 local recorder = require "runbook.run.recorder"
@@ -245,7 +246,7 @@ local function keep_sources(self)
   effect.own(function()
     local core = require "runbook.core.file"
     errors.check(nil, nil, core.write(self.directory .. "/run.lua", self.book.source, { mode = tonumber("600", 8) }))
-    errors.check(nil, nil, core.write(self.directory .. "/sources.json", data.encode(self.book.sources, "sources"),
+    errors.check(nil, nil, core.write(self.directory .. "/sources.json", json.encode(self.book.sources, { sorted = true }),
       { mode = tonumber("600", 8) }))
   end)
 end
