@@ -119,7 +119,8 @@ local function leave_units(self)
       end
     end
     if not found then
-      errors.raise { kind = "usage", code = "EUSAGE", message = ("--leave %s: no unit that is still to do is called that"):format(one.unit) }
+      errors.raise { kind = "usage", code = "EUSAGE",
+        message = ("--leave %s: no unit that is still to do is called that"):format(one.unit) }
     end
     self.journal:decide("leave", one.unit, one.reason)
   end
@@ -138,7 +139,7 @@ end
 -- Works through the items; runs in a task of its own, so that it can be cancelled while the driver still writes.
 local function work(self, position_of, count)
   self:in_phase(nil, "checks", identity.check, self)
-  local o, begun, outcome, detail = self.options, self.options.from == nil, "done", nil
+  local o, begun = self.options, self.options.from == nil
   for _, item in ipairs(self.book.items) do
     begun = begun or item.id == o.from
     if item.kind == "section" then
@@ -149,7 +150,7 @@ local function work(self, position_of, count)
         skip(self, item, skipped.reason)
       else
         self.current = item
-        outcome, detail = steps.run_one(self, item, position_of[item.id], count)
+        local outcome, detail = steps.run_one(self, item, position_of[item.id], count)
         self.current = nil
         if not FINISHED[outcome] then
           return outcome, detail, item
@@ -279,7 +280,8 @@ function run.start(the_book, o)
   local name, directory = store.create(base_name(the_book, o))
   local self = session.new { name = name, directory = directory, book = the_book, options = o }
   self.journal = journal.create(directory .. "/journal.db", {
-    name = name, id = ("%s.%s"):format(name, digest.hex(digest.random(4))), runbook = the_book.path, title = the_book.title, version = require("runbook.core.embed").version(),
+    name = name, id = ("%s.%s"):format(name, digest.hex(digest.random(4))), runbook = the_book.path, title = the_book.title,
+    version = require("runbook.core.embed").version(),
     started = tostring(time.utc()), host = journal.hostname(), steps = tostring(select(2, positions(the_book))),
     parameters = data.encode(params.freeze(the_book.values), "parameters"),
   })
