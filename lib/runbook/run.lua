@@ -138,7 +138,6 @@ end
 
 -- Works through the items; runs in a task of its own, so that it can be cancelled while the driver still writes.
 local function work(self, position_of, count)
-  self:in_phase(nil, "checks", identity.check, self)
   local o, begun = self.options, self.options.from == nil
   for _, item in ipairs(self.book.items) do
     begun = begun or item.id == o.from
@@ -277,6 +276,7 @@ end
 ---@return integer exit_code
 function run.start(the_book, o)
   must_know(the_book, o)
+  local identities = identity.look(the_book)
   local name, directory = store.create(base_name(the_book, o))
   local self = session.new { name = name, directory = directory, book = the_book, options = o }
   self.journal = journal.create(directory .. "/journal.db", {
@@ -288,6 +288,7 @@ function run.start(the_book, o)
   keep_sources(self)
   return with_session(self, function()
     self.journal:move("run", "run", "start") -- committed with the first step's start
+    identity.keep(self, identities)
     begin(self, false)
     return drive(self)
   end)
@@ -347,6 +348,7 @@ function run.resume(name, o)
   return with_session(self, function()
     self.book = run.book_of(row.name, o, true)
     must_know(self.book, o)
+    identity.keep(self, identity.look(self.book))
     if row.state == "done" and not (o.again and #o.again > 0) then
       events.notice(("%s is done; --again STEP does a step again"):format(row.name))
       return 0
