@@ -29,9 +29,9 @@ local http = {}
 ---@field length integer
 ---@field redirect? string      the absolute URL it points to
 
---- One request and its answer; redirects are told, not followed. GET, HEAD and OPTIONS need the permit to read, others the
---- permit to change, unless `reads`.
+--- One request and its answer; redirects are told, not followed.
 ---Permit: read
+---Permit: change, unless `method` is GET, HEAD or OPTIONS, or `reads` is set
 ---@async
 ---@param options runbook.core.http.options
 ---@return runbook.core.http.answer? answer
