@@ -70,7 +70,7 @@ local renew = effect.verb {
   name = "lock.renew", class = "read",
   target = function(place) return place.name end,
   body = function(place, path, run)
-    return place:exec { argv = { "sh", "-c", RENEW, "sh", path, run }, timeout = 20 }.status == 0
+    return place:exec { "sh", "-c", RENEW, "sh", path, run, timeout = 20, reads = true } == 0
   end,
 }
 
@@ -119,7 +119,7 @@ function Lock:must_be_held()
     errors.raise {
       kind = "busy", code = "ELOCKED", target = self.place.name,
       message = self.lost and ("the lock %s was taken away"):format(self.path)
-        or ("the lock %s could not be renewed for %d s; no change is started"):format(self.path, age),
+        or ("the lock %s could not be renewed for %.0f s; no change is started"):format(self.path, age),
       hint = "`runbook resume` takes it again",
     }
   end

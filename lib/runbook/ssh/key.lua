@@ -93,7 +93,7 @@ local add = effect.verb {
   summary = function(_, mark) return "allow the key " .. mark end,
   by_hand = function(at, mark) return at:by_hand { "vi", "~/.ssh/authorized_keys" } .. "   # " .. mark end,
   body = function(at, mark, restrictions, public, ends)
-    command.script(as_login(at), scripts.add, { mark, restrictions, public, ("%d"):format(ends) },
+    command.script(as_login(at), scripts.add, { mark, restrictions, public, ("%.0f"):format(ends) },
       { message = "adding the key " .. mark, change = true })
   end,
 }
