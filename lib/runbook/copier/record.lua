@@ -1,0 +1,249 @@
+--- What a pair remembers: on the target, in `.runbook/`, what its passes put there; in the journal its passes and receipts.
+---
+---     .runbook/pair     who fills this directory from where, and that it was empty when that began
+---     .runbook/units    every unit a pass put there, a line each
+---     .runbook/gone/    homes that vanished at the source after they had been copied
+---
+--- Whoever finds the directory later, from whatever machine, can tell what is this pair's and what is not.
+
+local effect = require "runbook.effect"
+local errors = require "runbook.errors"
+local json = require "runbook.json"
+local task = require "runbook.core.task"
+local time = require "runbook.core.time"
+local units = require "runbook.units"
+
+local record = {}
+
+-- Names as one word of a line.
+local function encode(name)
+  return (name:gsub("[^%w_.@|+=:,-]", function(c) return ("%%%02X"):format(c:byte()) end))
+end
+
+local function decode(word)
+  return (word:gsub("%%(%x%x)", function(h) return string.char(tonumber(h, 16)) end))
+end
+
+--- A name for files that hold UTF-8 only: as it is, or with its odd bytes as %XX.
+---@param name string
+---@return string
+function record.printable(name)
+  return utf8.len(name) and not name:find("%c") and name or encode(name)
+end
+
+--- The source of a pair as the target's record names it.
+---@param facts table  of the source
+---@return string
+function record.source(facts)
+  return encode(facts.host) .. " " .. encode(facts.real)
+end
+
+local READ = [[
+cd -P -- "$1/.runbook" 2>/dev/null || exit 0
+[ -f pair ] && cat pair && echo -- && cat units]]
+
+--- What stands on the target.
+---@async
+---@param dir runbook.Dir
+---@return { source: string, empty: boolean, began: string, units: table<string, true>, count: integer }?
+function record.read(dir)
+  local text = dir.place:query_sh(READ, dir.path, { limit = 64 << 20 })
+  local head, rest = (text .. "\n"):match("^(.-\n)%-%-\n(.*)$")
+  if not head then
+    return nil
+  end
+  local r = { units = {}, count = 0 }
+  for key, value in head:gmatch("(%a+)=([^\n]*)\n") do
+    r[key] = value
+  end
+  r.empty = r.empty == "yes"
+  for word in rest:gmatch("[^\n]+") do
+    r.units[decode(word)] = true
+    r.count = r.count + 1
+  end
+  return r
+end
+
+-- $1 the directory, $2 the text of `pair` (kept as it is when there is one); the units come through stdin.
+local BEGIN = [[
+umask 077
+cd -P -- "$1" || exit 1
+mkdir -p .runbook && chmod 700 .runbook && cd .runbook || exit 1
+if [ ! -f pair ]; then printf '%s' "$2" >pair.new && mv pair.new pair || exit 1; fi
+touch units
+LC_ALL=C sort -u units - >units.new && mv units.new units]]
+
+--- Write down, before anything is copied, which units the pair puts there.
+---@async
+record.begin = effect.verb {
+  name = "sync.begin", class = "change", repeatable = true, quiet = true, inverse = effect.NOT_NEEDED,
+  target = function(dir) return dir.place.name end,
+  summary = function(dir) return "note in " .. dir.path .. "/.runbook which homes are put there" end,
+  by_hand = function(dir) return dir.place:by_hand { "cat", dir.path .. "/.runbook/pair" } end,
+  body = function(dir, source, names)
+    local words = {}
+    for i, name in ipairs(names) do
+      words[i] = encode(name)
+    end
+    local run = task.context().run or "-"
+    local text = ("source=%s\nempty=yes\nbegan=%s\nrun=%s\n"):format(source, units.timestamp(time.utc()), encode(run))
+    dir.place:sh(BEGIN, dir.path, text, { stdin = table.concat(words, "\n") .. (#words > 0 and "\n" or "") })
+  end,
+}
+
+-- $1 the directory, $2 the unit. Done twice it finds it done; an older one of that name keeps its own.
+local SET_ASIDE = [[
+umask 077
+cd -P -- "$1" || exit 1
+[ -d "./$2" ] && [ ! -L "./$2" ] || exit 0
+mkdir -p .runbook/gone || exit 1
+to=.runbook/gone/$2
+n=1
+while [ -e "$to" ]; do n=$((n + 1)); to=.runbook/gone/$2.$n; done
+mv -T -- "./$2" "$to"]]
+
+local BRING_BACK = [[
+cd -P -- "$1" || exit 1
+[ -e ".runbook/gone/$2" ] || exit 0
+[ ! -e "./$2" ] || { echo "$2: File exists" >&2; exit 1; }
+mv -T -- ".runbook/gone/$2" "./$2"]]
+
+--- A home that vanished at the source is kept out of the way, not removed.
+---@async
+record.set_aside = effect.verb {
+  name = "sync.set_aside", class = "change", repeatable = true, quiet = true,
+  target = function(dir) return dir.place.name end,
+  summary = function(_, unit) return ("set %s aside: it is gone from the source"):format(unit) end,
+  by_hand = function(dir, unit) return dir.place:by_hand { "mv", dir.path .. "/" .. unit, dir.path .. "/.runbook/gone/" } end,
+  inverse = function(dir, unit) return { "sync.bring_back", dir, unit } end,
+  body = function(dir, unit) dir.place:sh(SET_ASIDE, dir.path, unit) end,
+}
+
+effect.verb {
+  name = "sync.bring_back", class = "change", repeatable = true, quiet = true,
+  target = function(dir) return dir.place.name end,
+  summary = function(_, unit) return ("bring %s back from .runbook/gone"):format(unit) end,
+  body = function(dir, unit) dir.place:sh(BRING_BACK, dir.path, unit) end,
+}
+
+local function journal()
+  local session = task.context().session
+  return session and session.journal
+end
+
+-- Without a journal (a script, a plan) the pair itself remembers.
+local function memory(pair)
+  pair.memory = pair.memory or { passes = {}, receipts = {} }
+  return pair.memory
+end
+
+--- The passes that have been made, oldest first.
+---@param pair table
+---@return table[]
+function record.passes(pair)
+  local j = journal()
+  if not j then
+    return memory(pair).passes
+  end
+  local text = j.meta["passes " .. pair.id]
+  return text and json.decode(text) or {}
+end
+
+--- Keep a pass.
+---@async
+function record.add_pass(pair, row)
+  local list = record.passes(pair)
+  list[#list + 1] = row
+  local j = journal()
+  if j then
+    j:set_meta("passes " .. pair.id, json.encode(list, { sorted = true, lossy = true }))
+    j:commit()
+  end
+end
+
+--- Keep what is known of a unit on the target. It joins the next commit.
+---@param pair table
+---@param unit string
+---@param level "sent"|"scanned"|"left"
+---@param fields table
+function record.add_receipt(pair, unit, level, fields)
+  fields.level, fields.at = level, units.timestamp(time.utc())
+  memory(pair).receipts[unit] = fields
+  local j = journal()
+  if j then
+    j:later {
+      "INSERT OR REPLACE INTO receipt (pair, unit, level, data, at) VALUES (?, ?, ?, ?, ?)", pair.id, encode(unit), level,
+      json.encode(fields, { sorted = true, lossy = true }), time.utc(),
+    }
+  end
+end
+
+--- All receipts, by unit.
+---@async
+---@param pair table
+---@return table<string, table>
+function record.receipts(pair)
+  local j = journal()
+  if not j then
+    return memory(pair).receipts
+  end
+  local found = {}
+  for _, row in ipairs(j:query("SELECT unit, data FROM receipt WHERE pair = ?", pair.id)) do
+    found[decode(row.unit)] = json.decode(row.data)
+  end
+  return found
+end
+
+--- Was this unit left out on purpose (`--leave`)?
+---@param unit string
+---@return boolean
+function record.is_left(unit)
+  local j = journal()
+  for id, state in pairs(j and j.states.unit or {}) do
+    if state == "left" and id:sub(-#unit - 1) == "/" .. unit then
+      return true
+    end
+  end
+  return false
+end
+
+--- Names at the top of the target that no pass of this pair put there. Raises when the target is another source's.
+---@param pair table
+---@param facts table  of the target
+---@param known table?  what `read` gave
+---@param source string
+---@return string[]
+function record.foreign(pair, facts, known, source)
+  if known and known.source ~= source then
+    errors.raise({
+      kind = "conflict", code = "EFOREIGN", target = pair.to.place.name,
+      message = ("%s is being filled from another source: %s"):format(tostring(pair.to), decode(known.source)),
+      hint = "give each source a directory of its own",
+    }, 2)
+  end
+  local foreign = {}
+  for _, name in ipairs(facts.names) do
+    if not (known and known.units[name]) then
+      foreign[#foreign + 1] = name
+    end
+  end
+  return foreign
+end
+
+--- Raises when there are any.
+---@param pair table
+---@param foreign string[]
+function record.must_have_no_foreign(pair, foreign)
+  if #foreign == 0 then
+    return
+  end
+  local shown = table.move(foreign, 1, math.min(5, #foreign), 1, {})
+  errors.raise({
+    kind = "conflict", code = "EFOREIGN", target = pair.to.place.name,
+    message = ("%s is not empty, and no pass of this pair put there: %s%s"):format(tostring(pair.to), table.concat(shown, ", "),
+      #foreign > #shown and (" and %d more"):format(#foreign - #shown) or ""),
+    hint = "move it away or choose another directory; it is never removed by us",
+  }, 2)
+end
+
+return record
