@@ -57,9 +57,12 @@ describe("params.declare", function()
       "g",
       { "h", "string", "help", choices = {} },
     })
-    for _, part in ipairs { "`a`: no type is called `strin`; did you mean `string`?", "`b`: a line of help is missing",
-      "`a` is declared twice", "`c c` is no name", "`d`: unknown key `defualt`; did you mean `default`?",
-      "`e`: choices = { ... } is missing", "`f`: has a default, so `optional` says nothing", "each parameter is { name, type, help", "`h`: choices = { ... } is missing" } do
+    for _, part in ipairs {
+      "`a`: no type is called `strin`; did you mean `string`?", "`b`: a line of help is missing", "`a` is declared twice",
+      "`c c` is no name", "`d`: unknown key `defualt`; did you mean `default`?", "`e`: choices = { ... } is missing",
+      "`f`: has a default, so `optional` says nothing", "each parameter is { name, type, help",
+      "`h`: choices = { ... } is missing",
+    } do
       assert.is_truthy(message:find(part, 1, true), part .. "\n" .. message)
     end
     assert.matches("a list is expected", complaint(params.declare, { a = 1 }))

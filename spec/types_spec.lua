@@ -133,7 +133,7 @@ describe("type", function()
 end)
 
 describe("type", function()
-  local kept = {}
+  local kept, written_at = {}, nil
 
   -- Handles that remember what they were made of: what matters here is what the types hand on.
   local function place_of(name, fields)
@@ -150,7 +150,10 @@ describe("type", function()
 
   setup(function()
     for name, module in pairs {
-      ["runbook.ssh"] = { host = function(o) return place_of(o[1], o) end },
+      ["runbook.ssh"] = { host = function(o)
+        written_at, o.written_at = o.written_at, nil
+        return place_of(o[1], o)
+      end },
       ["runbook.here"] = place_of("here", {}),
     } do
       kept[name] = package.loaded[name]
@@ -166,6 +169,7 @@ describe("type", function()
 
   it("host is a name or a map of everything ssh can be told", function()
     assert.same({ "nfs-old" }, parse("host", "nfs-old").fields)
+    assert.matches("^below `x` in /.*, line 1$", written_at)
     assert.same({ "nfs-old", user = "ubuntu" }, parse("host", "ubuntu@nfs-old").fields)
     assert.same({ "198.51.100.7" }, parse("host", "198.51.100.7").fields)
     local key = "SHA256:" .. ("a"):rep(43)

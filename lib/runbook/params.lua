@@ -10,7 +10,9 @@
 --- What is wrong is said all at once, each with its line; see lib/runbook/params/report.lua. What is kept in a journal is what
 --- was given (params.freeze): handles are made again from it, and of a secret there is only the reference.
 
+local effect = require "runbook.effect"
 local errors = require "runbook.errors"
+local file = require "runbook.core.file"
 local json = require "runbook.json"
 local nearest = require "runbook.nearest"
 local report = require "runbook.params.report"
@@ -169,13 +171,13 @@ local function read_file(path)
   if path == "-" then
     return io.read("a"), "standard input"
   end
-  local file, reason, number = io.open(path, "rb")
-  if file == nil then
+  local opened, reason, number = io.open(path, "rb")
+  if opened == nil then
     errors.raise { kind = "missing", code = number == 2 and "ENOENT" or nil, target = path, message = reason,
       tried = "read the parameters" }
   end
-  local text, failure = file:read("a")
-  file:close()
+  local text, failure = opened:read("a")
+  opened:close()
   if text == nil then
     errors.raise { kind = "usage", target = path, message = ("%s: %s"):format(path, failure), tried = "read the parameters" }
   end
@@ -184,11 +186,8 @@ end
 
 -- Absolute, so that a run means the same when it is resumed from elsewhere.
 local function base_of(path)
-  local directory, here = directory_of(path), os.getenv "PWD"
-  if directory:sub(1, 1) == "/" or here == nil then
-    return directory
-  end
-  return directory == "." and here or here .. "/" .. directory
+  local directory = directory_of(path)
+  return (errors.check(path, "find its directory", effect.own(file.realpath, directory)))
 end
 
 local function add_file(load, path)
@@ -208,8 +207,9 @@ local function add_file(load, path)
     load.unreadable = true
     return
   end
+  local base = base_of(path == "-" and "." or path)
   for at, line in pairs(lines) do
-    load.origins[at] = { file = name, line = line, base = base_of(name), words = words[at] }
+    load.origins[at] = { file = name, line = line, base = base, words = words[at] }
   end
   load.files[#load.files + 1] = name
   merge(load.tree, tree == json.null and {} or tree, "")
@@ -252,8 +252,10 @@ local function add_set(load, set, origin)
   load.origins[path] = origin
 end
 
-local PROMPT = { label = "prompt", base = ".", typed = true }
-local COMMAND_LINE = { label = "-p", base = ".", typed = true }
+-- For words that stand in no file: "-p", "prompt".
+local function typed_at(label)
+  return { label = label, base = base_of ".", typed = true }
+end
 
 -- ---- values ----
 
@@ -274,6 +276,7 @@ end
 
 -- Asks for each missing one until its answer is good; no answer leaves it missing.
 local function ask_for_missing(load, ask)
+  local prompt = typed_at "prompt"
   for _, item in ipairs(load.declaration) do
     local name = item[1]
     local message
@@ -285,8 +288,8 @@ local function ask_for_missing(load, ask)
       load.problems = {}
       local ok, value = pcall(parse_word, answer)
       if ok then
-        load.tree[name], load.origins[name] = value, PROMPT
-        types.value(item, value, at_path(load, name, PROMPT))
+        load.tree[name], load.origins[name] = value, prompt
+        types.value(item, value, at_path(load, name, prompt))
       end
       message = not ok and errors.from(value).message or load.problems[1] and load.problems[1].message
       if message then
@@ -336,8 +339,10 @@ local function add_sources(load, o)
   for _, path in ipairs(o.files or {}) do
     add_file(load, path)
   end
-  for _, set in ipairs(o.sets or {}) do
-    add_set(load, set, COMMAND_LINE)
+  local sets = o.sets or {}
+  local origin = #sets > 0 and typed_at "-p" or nil
+  for _, set in ipairs(sets) do
+    add_set(load, set, origin)
   end
 end
 

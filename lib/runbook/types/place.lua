@@ -85,13 +85,16 @@ table.move(host_fields, 1, #host_fields, 2, dir_fields)
 local ONE_HOST = "a host is expected, like nfs-old or {ssh: nfs-old, user: ubuntu, sudo: true}"
 
 -- A place of the fields; the caller has seen to it that they are right.
-local function open(fields)
+local function open(fields, at)
   local name = fields.ssh or fields.host
   if name == nil then
     local here = require "runbook.here"
     return fields.sudo and here:with { sudo = fields.sudo } or here
   end
   local o = { name }
+  if at.file then
+    o.written_at = ("below `%s` in %s, line %d"):format(at.path:match("[^.]*$"), at.file, at.line)
+  end
   for _, field in ipairs(host_fields) do
     local key = field[1]
     if key ~= "ssh" and key ~= "host" then
@@ -149,7 +152,7 @@ types.register("host", {
   pinned = true,
   parse = function(raw, at)
     local fields = host_parts(raw, at, false)
-    return fields and open(fields)
+    return fields and open(fields, at)
   end,
   check = reach,
   show = tostring,
@@ -161,7 +164,7 @@ types.register("place", {
   pinned = true,
   parse = function(raw, at)
     local fields = host_parts(raw, at, true)
-    return fields and open(fields)
+    return fields and open(fields, at)
   end,
   check = reach,
   show = tostring,
@@ -177,7 +180,7 @@ local function dir_of_text(text, at)
     elseif path:sub(1, 1) ~= "/" then
       return nil, units.quote(text) .. ": the path on a server is absolute, like nfs-old:/export"
     end
-    return open(split_user(host)):dir(path)
+    return open(split_user(host), at):dir(path)
   end
   path = host and path or text
   if path == "" or path:find("\0", 1, true) then
@@ -204,7 +207,7 @@ types.register("dir", {
       at:below "path":problem(units.quote(fields.path) .. ": the path on a server is absolute")
       return nil
     end
-    return open(fields):dir(remote and fields.path or types.resolve_path(fields.path, at:below "path"))
+    return open(fields, at):dir(remote and fields.path or types.resolve_path(fields.path, at:below "path"))
   end,
   check = function(dir)
     reach(dir.place)
