@@ -24,7 +24,7 @@ PKGS_BUILD := ca-certificates gcc libc6-dev libcurl4-openssl-dev libedit-dev lib
               libuv1-dev libyaml-dev lua-argparse lua5.4 make pkg-config zlib1g-dev
 PKGS_RUN   := libcurl4 openssh-client rsync
 PKGS_WORLD := acl age attr curl e2fsprogs fuse3 lua-busted openssh-server openssl lua-dkjson procps python3 sudo util-linux
-PKGS_LINT  := cppcheck lua-check
+PKGS_LINT  := cppcheck lua-check shellcheck
 PKGS_BENCH := ansible-core clustershell pdsh
 
 VERSION := $(shell sed -n 's/.*RUNBOOK_VERSION "\(.*\)".*/\1/p' src/runbook.h)
@@ -118,6 +118,7 @@ bench: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD $(BUILD)/
 	RUNBOOK_BUILD=$(BUILD) $(BUILD)/runbook lua spec/bench/run.lua $(SPEC)
 
 lint: $(BUILD)/deps/LINT $(BUILD)/modules.c
+	shellcheck -e SC2016 src/deps.sh .ci/run $(wildcard spec/world/*.sh lib/runbook/*.sh lib/runbook/*/*.sh)
 	luacheck --quiet $(wildcard lib/runbook runbooks spec examples src)
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 		--suppress=missingInclude -j$(shell nproc) -D_GNU_SOURCE -Isrc src spec/world

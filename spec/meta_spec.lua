@@ -92,6 +92,7 @@ local by_type = {
 -- Where the type alone does not make an argument that passes.
 local special = {
   ["file.open"] = function() return { folder .. "/open", "w" } end,
+  ["http.request"] = function() return { { method = "POST", url = "http://127.0.0.1:1/" } } end,
   ["process.exec"] = function() return { { argv = { "true" } } } end,
   ["process.open"] = function() return { { argv = { "true" } } } end,
   ["sqlite.open"] = function() return { folder .. "/new.db", { create = true } } end,
@@ -104,6 +105,7 @@ local special = {
 -- The case that a "change, unless ..." names: there the weaker permit is enough.
 local weaker = {
   ["file.open"] = function() return { "/dev/null", "r" } end,
+  ["http.request"] = function() return { { method = "GET", url = "http://127.0.0.1:1/" } } end,
   ["sqlite.open"] = function() return { folder .. "/db", { readonly = true } } end,
 }
 

@@ -54,7 +54,8 @@ describe("a run", function()
   it("writes down a change before it is made", function()
     local journal_at_effect
     world.hold = function()
-      local f = io.popen(("sqlite3 -readonly %s/runs/toys-1/journal.db 'select state, summary, by_hand, inverse from effect'"):format(store.root()))
+      local f = io.popen(("sqlite3 -readonly -cmd '.timeout 5000' %s/runs/toys-1/journal.db %q"):format(store.root(),
+        "select state, summary, by_hand, inverse from effect"))
       journal_at_effect = f:read("a")
       f:close()
     end
@@ -179,7 +180,10 @@ describe("a run", function()
   it("collects the failures of units and resumes only those", function()
     local source = [[
       rb.step("homes", "Homes", function()
-        rb.each({ "a", "b", "c", "d" }, { limit = 2 }, function(name) toy.again(name) if toy.count(name .. "-ok") == 0 then error(name .. " is broken") end end)
+        rb.each({ "a", "b", "c", "d" }, { limit = 2 }, function(name)
+          toy.again(name)
+          if toy.count(name .. "-ok") == 0 then error(name .. " is broken") end
+        end)
       end)
     ]]
     world.made["a-ok"], world.made["c-ok"] = 1, 1
@@ -201,7 +205,11 @@ describe("a run", function()
   end)
 
   it("does a step again when its outcome is older than `fresh`, or when asked, and says what has changed", function()
-    local source = 'rb.step("a", "A", { fresh = %q }, function() toy.again "a" end)\nrb.step("b", "B", function() toy.again "b" %s end)\nrb.step("c", "C", function() if toy.count "c" == 0 then error "c" end end)'
+    local source = [[
+      rb.step("a", "A", { fresh = %q }, function() toy.again "a" end)
+      rb.step("b", "B", function() toy.again "b" %s end)
+      rb.step("c", "C", function() if toy.count "c" == 0 then error "c" end end)
+    ]]
     runs.start(source:format("0s", ""))
     runs.write(source:format("0s", "print(1)"))
     local _, seen = runs.resume()
@@ -249,7 +257,8 @@ describe("a run", function()
     assert.equal(124, (runs.start('rb.step("a", "A", function() toy.make "a" end)', { deadline = 0.05 })))
     local code, seen = runs.start('rb.step("a", "Slow", { timeout = 0.05 }, function() toy.make "a" end)', { file = "slow" })
     assert.equal(1, code)
-    assert.same({ "timeout", "Slow took longer than 0.05 s" }, { runs.only(seen, "step-end")[1].error.kind, runs.only(seen, "step-end")[1].error.message })
+    local failed = runs.only(seen, "step-end")[1].error
+    assert.same({ "timeout", "Slow took longer than 0.05 s" }, { failed.kind, failed.message })
   end)
 
   it("can be told that a step is done", function()
@@ -274,7 +283,8 @@ describe("a run", function()
   it("refuses the journal of a newer version and a changed place", function()
     world.fail.a = "exit"
     runs.start 'rb.step("a", "A", function() toy.make "a" end)'
-    os.execute(("sqlite3 %s/runs/toys-1/journal.db \"update meta set value = 99 where key = 'schema'\""):format(store.root()))
+    local update = "update meta set value = 99 where key = 'schema'"
+    assert(os.execute(("sqlite3 -cmd '.timeout 5000' %s/runs/toys-1/journal.db %q"):format(store.root(), update)))
     local ok, err = pcall(runs.resume, { name = "toys-1" })
     assert.is_false(ok)
     assert.matches("a journal of schema 99; this runbook reads 1", tostring(err))

@@ -4,7 +4,9 @@ local task = require "runbook.core.task"
 
 local function environment()
   local said = {}
-  local env = sandbox.environment(function(name) return "required " .. name end, function(...) said[#said + 1] = table.concat({ ... }, " ") end)
+  local env = sandbox.environment(function(name) return "required " .. name end, function(...)
+    said[#said + 1] = table.concat({ ... }, " ")
+  end)
   return env, said
 end
 

@@ -322,3 +322,80 @@ describe("runbook.secret", function()
       in_child("sops:f#k", directory .. "/bin:$PATH"))
   end)
 end)
+
+describe("a run that is given a secret", function()
+  local digest = require "runbook.core.digest"
+  local world = require "spec.world"
+
+  local BYTES = "Sup3r'secret \"token\"/é"
+
+  local function run(verb, body, more)
+    local folder = world.folder "secret"
+    world.write(folder .. "/token", BYTES .. "\n")
+    world.must("chmod 600 " .. folder .. "/token")
+    world.write(folder .. "/book.lua", ([[
+      local rb = require "runbook"
+      local place = require "runbook.place"
+      local p = rb.params { { "token", "secret", "what opens the door" } }
+      rb.step("use", "Use it", function()
+        %s
+      end)
+    ]]):format(body))
+    local output = world.sh(("%s %s %s/book.lua -p token=file:%s --state %s/state 2>&1; echo exit $?"):format(
+      world.runbook, verb, folder, more or folder .. "/token", folder))
+    local kept = world.sh(("cat $(find %s/state -type f) </dev/null"):format(folder))
+    return output, kept, folder
+  end
+
+  local function assert_hidden(text)
+    for _, spelled in ipairs {
+      BYTES, digest.base64(BYTES):sub(1, -3), (BYTES:gsub('"', '\\"')), (BYTES:gsub("'", [['\'']])), "Sup3r",
+      digest.base64("x" .. BYTES):sub(3, 20), digest.base64("xy" .. BYTES):sub(4, 20),
+    } do
+      assert.is_nil(text:find(spelled, 1, true), spelled)
+    end
+  end
+
+  it("shows and keeps none of it, however a program spells it", function()
+    local output, kept = run("run", [=[
+        local _, out, err = place.here:exec {
+          argv = { "sh", "-c", [[
+            read -r t
+            printf '%s\n' "$t" "x$t" >&2
+            printf '%s' "$t" | base64; printf '%s' "x$t" | base64
+            printf '%s\n' "$t"
+          ]] }, stdin = p.token,
+        }
+        rb.say("it is " .. p.token .. out .. err)
+        rb.attach({ out = out, err = err }, "attached.json")]=])
+    assert.matches("exit 0$", output)
+    assert.matches("it is «secret:token»", output)
+    assert_hidden(output)
+    assert_hidden(kept)
+  end)
+
+  it("keeps none of it when a command fails with it on its lips", function()
+    local output, kept = run("run", [=[
+        place.here:run { argv = { "sh", "-c", "cat >&2; exit 3" }, stdin = p.token }]=])
+    assert.matches("exit 1$", output)
+    assert_hidden(output)
+    assert_hidden(kept)
+  end)
+
+  it("refuses to keep it as a result", function()
+    local output, kept = run("run", [=[
+        local _, out = place.here:exec { argv = { "cat" }, stdin = p.token }
+        return { deep = { out } }]=])
+    assert.matches("the result of step `use`: the bytes of «secret:token» are in it", output)
+    assert.matches("exit 1$", output)
+    assert_hidden(output)
+    assert_hidden(kept)
+  end)
+
+  it("is planned without reading it", function()
+    local output = run("plan", [=[
+        place.here:run { argv = { "true" }, stdin = p.token }]=], "/nonexistent")
+    assert.matches("exit 0$", output)
+    assert.matches("token   «secret:token»", output)
+  end)
+end)

@@ -133,6 +133,26 @@ describe("type", function()
 end)
 
 describe("type", function()
+  it("host, place and dir make handles of the libraries, and touch nothing", function()
+    local place = require "runbook.place"
+    local key = "SHA256:" .. ("a"):rep(43)
+    local host = parse("host", ("{ssh: nowhere.invalid, user: ubuntu, port: 2222, sudo: true, host_key: '%s', "
+      .. "seen_from_target: 10.0.0.1, identity: /k, jump: gate, "
+      .. "config: /c, known_hosts: /h, password: 'file:/p', sudo_password: ask, passphrase: 'age:/a'}"):format(key))
+    assert.is_true(place.is(host))
+    assert.equal("nowhere.invalid", host.name)
+    assert.is_true(host.sudo)
+    assert.equal("10.0.0.1", host.seen_from_target)
+    assert.is_true(place.is(parse("place", "here")))
+    assert.equal("root", parse("place", "{sudo: root}").sudo)
+    local dir = parse("dir", "{ssh: ubuntu@nowhere.invalid, path: /export/}")
+    assert.equal("/export", dir.path)
+    assert.equal("nowhere.invalid:/export", tostring(dir))
+    assert.equal(host:reference().kind, dir.place:reference().kind)
+  end)
+end)
+
+describe("type", function()
   local kept, written_at = {}, nil
 
   -- Handles that remember what they were made of: what matters here is what the types hand on.
@@ -173,9 +193,10 @@ describe("type", function()
     assert.same({ "nfs-old", user = "ubuntu" }, parse("host", "ubuntu@nfs-old").fields)
     assert.same({ "198.51.100.7" }, parse("host", "198.51.100.7").fields)
     local key = "SHA256:" .. ("a"):rep(43)
-    assert.same({ "nfs-old", user = "ubuntu", port = 2222, sudo = true, host_key = key, seen_from_target = "10.0.0.1", seen_as = "old",
+    assert.same({ "nfs-old", user = "ubuntu", port = 2222, sudo = true, host_key = key, seen_from_target = "10.0.0.1", jump = "gate",
       identity = "/k" }, parse("host", ("{ssh: nfs-old, user: ubuntu, port: 2222, sudo: true, host_key: '%s', seen_from_target: 10.0.0.1, "
-      .. "seen_as: old, identity: /k}"):format(key)).fields)
+      .. "jump: gate, identity: /k}"):format(key)).fields)
+    assert.same({ key, "ssh-ed25519 AAAA" }, parse("host", ("{ssh: a, host_key: ['%s', ssh-ed25519 AAAA]}"):format(key)).fields.host_key)
     assert.equal("hub", parse("host", "{host: nfs-old, sudo: hub}").fields.sudo)
     refused("host", "{}", "x.ssh missing")
     refused("host", "{ssh: a, host: b}", "x.host says the same as `ssh`")

@@ -33,9 +33,14 @@ ask_offer(struct ssh_job *j)
 	const char *user = j->o->user;
 	char *list;
 
+	/* libssh2 up to 1.11.1 forgets the list it gave when it is asked again, so we free that one. */
+	if (libssh2_version(0x010b02) == NULL)
+		libssh2_free(j->lib, j->list);
+	j->list = NULL;
 	do
 		list = libssh2_userauth_list(j->lib, user, (unsigned)strlen(user));
 	while (list == NULL && ssh_job_again(j, libssh2_session_last_errno(j->lib)));
+	j->list = list;
 	if (list != NULL)
 		snprintf(j->failure.offered, sizeof j->failure.offered, "%s", list);
 	return list == NULL && libssh2_userauth_authenticated(j->lib);
@@ -159,7 +164,6 @@ listed(const struct ssh_options *o, const struct ssh_agent_key *k)
 }
 
 struct signer {
-	struct wire *wire;
 	struct ssh_agent *agent;
 	const struct ssh_agent_key *key;
 	bool refused;
@@ -168,17 +172,12 @@ struct signer {
 static LIBSSH2_USERAUTH_PUBLICKEY_SIGN_FUNC(agent_signs)
 {
 	struct signer *s = *abstract;
-	unsigned char *signature;
 
 	(void)session;
-	if (ssh_agent_sign(s->agent, s->key, data, data_len, &signature, sig_len) != 0) {
-		s->refused = true;
-		return LIBSSH2_ERROR_AGENT_PROTOCOL;
-	}
-	if ((*sig = wire_memory(s->wire, *sig_len)) != NULL)
-		memcpy(*sig, signature, *sig_len);
-	free(signature);
-	return *sig != NULL ? 0 : LIBSSH2_ERROR_ALLOC;
+	if (ssh_agent_sign(s->agent, s->key, data, data_len, sig, sig_len) == 0)
+		return 0;
+	s->refused = true;
+	return LIBSSH2_ERROR_AGENT_PROTOCOL;
 }
 
 static bool
@@ -188,7 +187,7 @@ try_agent_keys(struct ssh_job *j, struct ssh_agent *agent)
 	int rc;
 
 	for (size_t i = 0; i < ssh_agent_count(agent) && !dead(j); i++) {
-		struct signer s = { j->wire, agent, ssh_agent_key(agent, i), false };
+		struct signer s = { agent, ssh_agent_key(agent, i), false };
 		void *abstract = &s;
 
 		if (j->o->identities_only && !listed(j->o, s.key))
@@ -341,13 +340,13 @@ next_answer(struct ssh_job *j, const LIBSSH2_USERAUTH_KBDINT_PROMPT *prompt, int
 	return j->answered < o->answer_count ? &o->answers[j->answered++] : NULL;
 }
 
-/* libssh2 frees it, so the memory is libssh2's. */
+/* libssh2 frees it, with free(). */
 static void
-give_answer(struct ssh_job *j, LIBSSH2_USERAUTH_KBDINT_RESPONSE *response, const struct ssh_text *answer)
+give_answer(LIBSSH2_USERAUTH_KBDINT_RESPONSE *response, const struct ssh_text *answer)
 {
 	size_t length = answer != NULL ? answer->length : 0;
 
-	response->text = wire_memory(j->wire, length + 1);
+	response->text = malloc(length + 1);
 	response->length = response->text != NULL ? (unsigned)length : 0;
 	if (response->length > 0)
 		memcpy(response->text, answer->bytes, length);
@@ -366,7 +365,7 @@ static LIBSSH2_USERAUTH_KBDINT_RESPONSE_FUNC(answer_prompts)
 
 		if (answer == NULL && !j->password_only)
 			note_prompt(&j->failure, &prompts[i]);
-		give_answer(j, &responses[i], answer);
+		give_answer(&responses[i], answer);
 	}
 }
 

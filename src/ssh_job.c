@@ -8,7 +8,6 @@
 #include <time.h>
 
 #include <openssl/crypto.h>
-#include <sys/socket.h>
 
 #include "ssh_job.h"
 
@@ -178,7 +177,7 @@ ssh_job_run(struct ssh_job *j)
 		return;
 	}
 	j->deadline = wire_now_ms() + allowed;
-	if (!ssh_job_shake_hands(j))
+	if (!ssh_job_shake_hands(j) || atomic_load(&j->wire->unwanted))
 		return;
 	j->deadline = wire_now_ms() + allowed;
 	ssh_job_authenticate(j);
@@ -378,7 +377,7 @@ ssh_hub_abandon(struct ssh_hub *hub, struct ssh_job *j)
 		hub->queue_end = &(*hub->queue_end)->next;
 	if (!ours) {
 		j->abandoned = true;
-		shutdown(j->wire->fd, SHUT_RDWR);
+		atomic_store(&j->wire->unwanted, true);
 	}
 	pthread_mutex_unlock(&hub->mutex);
 	if (ours)
@@ -404,8 +403,8 @@ free_all(struct ssh_job *j)
 }
 
 /*
- * Threads notice their shut sockets at once.  They are given a second all the same, so that none
- * is inside OpenSSL when the process ends and OpenSSL puts its things away.
+ * Threads are told, and given a second, so that none is inside OpenSSL when the process ends and
+ * OpenSSL puts its things away.
  */
 void
 ssh_hub_free(struct ssh_hub *hub)
@@ -423,7 +422,7 @@ ssh_hub_free(struct ssh_hub *hub)
 	hub->queue = hub->finished = NULL;
 	hub->queue_end = &hub->queue;
 	for (struct ssh_job *j = hub->running; j != NULL; j = j->next)
-		shutdown(j->wire->fd, SHUT_RDWR);
+		atomic_store(&j->wire->unwanted, true);
 	while (hub->threads > 0 && pthread_cond_timedwait(&hub->quiet, &hub->mutex, &until) == 0)
 		continue;
 	pthread_mutex_unlock(&hub->mutex);

@@ -1,8 +1,8 @@
 /*
  * ssh_job.h - one handshake with its authentication, done by a thread of the hub.
  *
- * While a thread has the job nobody else touches it; giving up only shuts its socket down, and the
- * thread, which notices that at once, frees it.
+ * While a thread has the job nobody else touches it; giving up only tells the wire that it is not
+ * wanted any more, and the thread, which notices soon, frees it.
  */
 #ifndef RUNBOOK_SSH_JOB_H
 #define RUNBOOK_SSH_JOB_H
@@ -23,6 +23,7 @@ struct ssh_job {
 	struct ssh_failure failure;	/* also what the server offered, when all went well */
 	char method[128], banner[256];
 	uint64_t deadline;		/* of the phase it is in, on wire_now_ms's clock */
+	char *list;			/* what libssh2 gave for the methods on offer */
 	size_t answered;		/* keyboard-interactive: answers given */
 	bool password_only;		/* ... and the password is the only one */
 	int broken;			/* what ended the last wait: an errno, or 0 */

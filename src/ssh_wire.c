@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,12 +10,12 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <openssl/crypto.h>
 #include <sys/socket.h>
 
 #include "ssh_wire.h"
 
 #define PLENTY ((size_t)-1)
+#define SLICE_MS 200
 
 /*
  * sshd waits for our acknowledgement before it sends the next small packet (Nagle), and our kernel
@@ -93,77 +92,6 @@ static LIBSSH2_DISCONNECT_FUNC(wire_disconnected)
 		snprintf(w->reason, sizeof w->reason, "%.*s", message_len, message);
 }
 
-/*
- * libssh2 loses track of some of its memory (the list of methods when it asks for it again, answers
- * that come too late).  What it has is chained, and what it leaves goes with the wire.
- */
-struct block {
-	struct block *next, **link;
-	size_t length;
-	max_align_t bytes[];
-};
-
-static struct block *
-block_of(void *memory)
-{
-	return (struct block *)((char *)memory - offsetof(struct block, bytes));
-}
-
-static void
-chain(struct wire *w, struct block *b)
-{
-	b->next = w->blocks;
-	b->link = &w->blocks;
-	if (b->next != NULL)
-		b->next->link = &b->next;
-	w->blocks = b;
-}
-
-static void
-unchain(struct block *b)
-{
-	*b->link = b->next;
-	if (b->next != NULL)
-		b->next->link = b->link;
-}
-
-static LIBSSH2_ALLOC_FUNC(wire_alloc)
-{
-	struct block *b = count < SIZE_MAX - sizeof *b ? malloc(sizeof *b + count) : NULL;
-
-	if (b == NULL)
-		return NULL;
-	b->length = count;
-	chain(*abstract, b);
-	return b->bytes;
-}
-
-static LIBSSH2_FREE_FUNC(wire_release)
-{
-	struct block *b;
-
-	(void)abstract;
-	if (ptr == NULL)
-		return;
-	b = block_of(ptr);
-	unchain(b);
-	OPENSSL_cleanse(b->bytes, b->length);	/* it may have been a key or a password */
-	free(b);
-}
-
-static LIBSSH2_REALLOC_FUNC(wire_realloc)
-{
-	void *memory = wire_alloc(count, abstract);
-	size_t length;
-
-	if (memory == NULL || ptr == NULL)
-		return memory;
-	length = block_of(ptr)->length;
-	memcpy(memory, ptr, length < count ? length : count);
-	wire_release(ptr, abstract);
-	return memory;
-}
-
 struct wire *
 wire_new(int fd)
 {
@@ -193,8 +121,6 @@ wire_free(struct wire *w)
 	if (w == NULL)
 		return;
 	wire_shut(w);
-	while (w->blocks != NULL)
-		wire_release(w->blocks->bytes, NULL);
 	bytes_free(&w->out);
 	free(w);
 }
@@ -204,7 +130,7 @@ typedef void (*any_callback)(void);
 LIBSSH2_SESSION *
 wire_session(struct wire *w)
 {
-	LIBSSH2_SESSION *lib = libssh2_session_init_ex(wire_alloc, wire_release, wire_realloc, w);
+	LIBSSH2_SESSION *lib = libssh2_session_init_ex(NULL, NULL, NULL, w);
 
 	if (lib == NULL)
 		return NULL;
@@ -215,14 +141,6 @@ wire_session(struct wire *w)
 	/* Deadlines are ours: libssh2 would give up a request after a minute and lose count of the replies. */
 	libssh2_session_set_read_timeout(lib, INT_MAX);
 	return lib;
-}
-
-void *
-wire_memory(struct wire *w, size_t count)
-{
-	void *abstract = w;
-
-	return wire_alloc(count, &abstract);
 }
 
 int
@@ -258,20 +176,28 @@ wire_now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+/*
+ * What is unwanted still gets a slice of time for what is under way: libssh2 loses memory when it is
+ * stopped between two messages that servers send together.
+ */
 int
 wire_wait(struct wire *w, uint64_t deadline_ms)
 {
 	struct pollfd p = { .fd = w->fd, .events = POLLIN };
-	uint64_t now = wire_now_ms();
-	int n;
+	uint64_t now;
+	int n = 0;
 
-	if (now >= deadline_ms)
-		return ETIMEDOUT;
 	if (wire_pending(w) > 0)
 		p.events |= POLLOUT;
-	n = poll(&p, 1, deadline_ms - now > INT_MAX ? INT_MAX : (int)(deadline_ms - now));
-	if (n < 0 && errno != EINTR)
-		return errno;
+	while (n == 0) {
+		if ((now = wire_now_ms()) >= deadline_ms)
+			return ETIMEDOUT;
+		n = poll(&p, 1, deadline_ms - now < SLICE_MS ? (int)(deadline_ms - now) : SLICE_MS);
+		if (n < 0 && errno != EINTR)
+			return errno;
+		if (n == 0 && atomic_load(&w->unwanted))
+			return ECANCELED;
+	}
 	w->dry = false;
 	return wire_flush(w) != 0 ? w->error : 0;
 }

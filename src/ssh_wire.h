@@ -9,6 +9,7 @@
 #ifndef RUNBOOK_SSH_WIRE_H
 #define RUNBOOK_SSH_WIRE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,10 +20,9 @@
 
 #define WIRE_EAGER_READS 10
 
-struct block;
-
 struct wire {
 	void *owner;		/* for callbacks of libssh2, which are given the wire */
+	atomic_bool unwanted;	/* a thread that waits gives up as soon as nothing comes any more */
 	int fd;			/* -1: nothing comes and nothing goes any more */
 	bool patient;		/* the end of input is kept in `ended`, libssh2 is told "later" */
 	bool dry;		/* nothing more in this turn */
@@ -32,26 +32,22 @@ struct wire {
 	int eager;		/* reads for which to ask the kernel for quick acknowledgements */
 	uint64_t received;
 	struct bytes out;
-	struct block *blocks;	/* libssh2's memory */
 	char reason[256];	/* what the server said when it hung up */
 };
 
 /* The descriptor is the wire's.  NULL: out of memory, and it stays the caller's. */
 struct wire *wire_new(int fd);
-void wire_free(struct wire *w);		/* after its libssh2 session */
+void wire_free(struct wire *w);
 void wire_shut(struct wire *w);		/* closes the descriptor now */
 
 /* A libssh2 session whose bytes take this wire. */
 LIBSSH2_SESSION *wire_session(struct wire *w);
 
-/* Memory that libssh2 may free: what callbacks hand it. */
-void *wire_memory(struct wire *w, size_t count);
-
 /* Sends what is kept; 0, or -1 when the wire is broken. */
 int wire_flush(struct wire *w);
 size_t wire_pending(const struct wire *w);
 
-/* For threads: waits until libssh2 may get on.  0, ETIMEDOUT, or what broke the wire. */
+/* For threads: waits until libssh2 may get on.  0, ETIMEDOUT, ECANCELED, or what broke the wire. */
 int wire_wait(struct wire *w, uint64_t deadline_ms);
 uint64_t wire_now_ms(void);
 

@@ -10,6 +10,15 @@ closed(struct stream_ahead *s)
 	return stream_fail(&s->base, "ECLOSED", "the stream was closed");
 }
 
+/* What the inner stream failed of, this one failed of: its users look only here. */
+static ssize_t
+pass_on(struct stream_ahead *s, ssize_t n)
+{
+	if (n == STREAM_FAILED)
+		return stream_fail(&s->base, s->inner->code, "%s", s->inner->message);
+	return n;
+}
+
 static ssize_t
 inner_read(struct stream_ahead *s, void *buffer, size_t length)
 {
@@ -17,7 +26,7 @@ inner_read(struct stream_ahead *s, void *buffer, size_t length)
 		return closed(s);
 	if (s->inner->ops->read == NULL)
 		return stream_fail(&s->base, "ENOTSUP", "%s: cannot be read", s->inner->ops->kind);
-	return s->inner->ops->read(s->inner, buffer, length);
+	return pass_on(s, s->inner->ops->read(s->inner, buffer, length));
 }
 
 static ssize_t
@@ -44,7 +53,7 @@ ahead_write(struct stream *base, const void *buffer, size_t length)
 		return closed(s);
 	if (s->inner->ops->write == NULL)
 		return stream_fail(base, "ENOTSUP", "%s: cannot be written to", s->inner->ops->kind);
-	return s->inner->ops->write(s->inner, buffer, length);
+	return pass_on(s, s->inner->ops->write(s->inner, buffer, length));
 }
 
 static int

@@ -2,6 +2,7 @@
 
 local errors = require "runbook.errors"
 local json = require "runbook.json"
+local redaction = require "runbook.redaction"
 local unknown = require "runbook.unknown"
 
 local data = {}
@@ -46,7 +47,28 @@ local function unpack_value(value)
   return value
 end
 
---- Data as text. Raises kind `usage` on what cannot be kept (functions, secrets, userdata, cycles).
+local function count(text, what)
+  local _, n = text:gsub(what:gsub("%p", "%%%0"), "")
+  return n
+end
+
+-- A secret that came back as text, in the output of a command, must not be written down either.
+local function refuse_secrets(text, where)
+  local safe = redaction.text(text)
+  if safe == text then
+    return text
+  end
+  for mark in safe:gmatch "«secret:.-»" do
+    if count(safe, mark) > count(text, mark) then
+      errors.raise {
+        kind = "usage", message = ("%s: the bytes of %s are in it, and they are not kept"):format(where, mark),
+        hint = "return a part that does not hold them",
+      }
+    end
+  end
+end
+
+--- Data as text. Raises kind `usage` on what cannot be kept (functions, secrets and their bytes, userdata, cycles).
 ---@param value any
 ---@param where string  what it is, for the message
 ---@return string? text  nil for nil
@@ -54,7 +76,7 @@ function data.encode(value, where)
   if value == nil then
     return nil
   end
-  return json.encode(pack(value, where, {}), { sorted = true })
+  return refuse_secrets(json.encode(pack(value, where, {}), { sorted = true }), where)
 end
 
 --- The data of a text that `data.encode` made.

@@ -14,6 +14,7 @@ local errors = require "runbook.errors"
 local gate = require "runbook.core.gate"
 local handle = require "runbook.handle"
 local options = require "runbook.options"
+local redaction = require "runbook.redaction"
 local secret = require "runbook.secret"
 local task = require "runbook.core.task"
 local unknown = require "runbook.unknown"
@@ -55,8 +56,8 @@ function effect.describe(d, ...)
   return {
     verb = d.name, class = d.class,
     target = ask(d.target, ...),
-    summary = ask(d.summary, ...) or d.name,
-    by_hand = ask(d.by_hand, ...),
+    summary = redaction.value(ask(d.summary, ...) or d.name),
+    by_hand = redaction.value(ask(d.by_hand, ...)),
     repeatable = d.repeatable,
   }
 end

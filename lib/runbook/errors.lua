@@ -4,6 +4,7 @@
 --- `kind` and `message`: `code` (the other side's own word), `target`, `tried`, `stderr`, `status`, `signal`, `hint` (the next
 --- thing to do), `cause` (another error value), `trace`, and whatever a raiser adds for its readers.
 
+local redaction = require "runbook.redaction"
 local task = require "runbook.core.task"
 
 local errors = {}
@@ -128,7 +129,7 @@ function errors.handler(e)
   return errors.new { kind = "internal", message = tostring(e), trace = debug.traceback(nil, 2) }
 end
 
---- The part of an error that is kept in the journal and in events: strings and numbers only.
+--- The part of an error that is kept in the journal and in events: strings, without secrets, and numbers only.
 ---@param e any
 ---@return table
 function errors.record(e)
@@ -136,7 +137,7 @@ function errors.record(e)
   local record = {}
   for _, field in ipairs { "kind", "code", "target", "tried", "message", "stderr", "status", "signal", "hint", "trace", "where" } do
     if type(e[field]) == "string" or type(e[field]) == "number" then
-      record[field] = e[field]
+      record[field] = redaction.value(e[field])
     end
   end
   if e.cause ~= nil then

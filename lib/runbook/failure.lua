@@ -60,15 +60,13 @@ end
 ---@param e table
 ---@return string? place  "move-hub.lua:116"
 function failure.place(e)
-  if e.where then
-    return e.where
-  end
   for line in (e.trace or ""):gmatch("[^\n]+") do
     local place, file = line:match("^%s*((.-%.lua):%d+):")
     if place and not file:find("lib/runbook", 1, true) and not file:find("^%[C%]") then
       return place
     end
   end
+  return e.where
 end
 
 local function ended_how(e)
@@ -111,7 +109,7 @@ function failure.rows(e, extra)
   end
   row("tried", e.tried and e.tried ~= message and visible.text(e.tried), true)
   local how = ended_how(e)
-  row("ended", how and not message:find(how, 1, true) and how)
+  row("ended", how and not message:find(how:match("%S+ %S+$"), 1, true) and how)
   row("said", e.stderr and not message:find(e.stderr, 1, true) and failure.said(e.stderr), true)
   row("because", because(e, message))
   row("at", failure.place(e), true)

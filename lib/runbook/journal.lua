@@ -7,6 +7,7 @@ local core = require "runbook.core.sqlite"
 local data = require "runbook.data"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
+local redaction = require "runbook.redaction"
 local states = require "runbook.states"
 local time = require "runbook.core.time"
 
@@ -173,9 +174,13 @@ function Journal:move(kind, id, event, fields)
   self:later(statement)
 end
 
---- Keep a statement for the next commit.
+--- Keep a statement for the next commit. Whatever it says, no secret is written; data that must come back whole has been
+--- looked at by `data.encode` and holds none.
 ---@param statement any[]  SQL and its values
 function Journal:later(statement)
+  for i = 2, statement.n or #statement do
+    statement[i] = redaction.value(statement[i])
+  end
   self.pending[#self.pending + 1] = statement
 end
 

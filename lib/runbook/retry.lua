@@ -56,7 +56,7 @@ function retry.call(o, fn)
       end
       error(err, 0)
     end
-    local delay = retry.delay(n)
+    local delay = math.max(retry.delay(n), err.retry_after or 0) -- the other side may have said how long
     events.emit {
       type = "notice", target = o.target, tries = n, delay = delay,
       text = ("%s: %s; %s again in %.0f s"):format(o.target, text, o.what, math.max(1, delay)),

@@ -9,6 +9,7 @@ local events = require "runbook.events"
 local identity = require "runbook.run.identity"
 local jobs = require "runbook.run.jobs"
 local journal = require "runbook.journal"
+local json = require "runbook.json"
 local obligation = require "runbook.obligation"
 local params = require "runbook.params"
 local recorder = require "runbook.run.recorder"
@@ -118,7 +119,8 @@ local function leave_units(self)
       end
     end
     if not found then
-      errors.raise { kind = "usage", code = "EUSAGE", message = ("--leave %s: no unit that is still to do is called that"):format(one.unit) }
+      errors.raise { kind = "usage", code = "EUSAGE",
+        message = ("--leave %s: no unit that is still to do is called that"):format(one.unit) }
     end
     self.journal:decide("leave", one.unit, one.reason)
   end
@@ -136,8 +138,7 @@ end
 
 -- Works through the items; runs in a task of its own, so that it can be cancelled while the driver still writes.
 local function work(self, position_of, count)
-  self:in_phase(nil, "checks", identity.check, self)
-  local o, begun, outcome, detail = self.options, self.options.from == nil, "done", nil
+  local o, begun = self.options, self.options.from == nil
   for _, item in ipairs(self.book.items) do
     begun = begun or item.id == o.from
     if item.kind == "section" then
@@ -148,7 +149,7 @@ local function work(self, position_of, count)
         skip(self, item, skipped.reason)
       else
         self.current = item
-        outcome, detail = steps.run_one(self, item, position_of[item.id], count)
+        local outcome, detail = steps.run_one(self, item, position_of[item.id], count)
         self.current = nil
         if not FINISHED[outcome] then
           return outcome, detail, item
@@ -245,7 +246,7 @@ local function keep_sources(self)
   effect.own(function()
     local core = require "runbook.core.file"
     errors.check(nil, nil, core.write(self.directory .. "/run.lua", self.book.source, { mode = tonumber("600", 8) }))
-    errors.check(nil, nil, core.write(self.directory .. "/sources.json", data.encode(self.book.sources, "sources"),
+    errors.check(nil, nil, core.write(self.directory .. "/sources.json", json.encode(self.book.sources, { sorted = true }),
       { mode = tonumber("600", 8) }))
   end)
 end
@@ -275,16 +276,19 @@ end
 ---@return integer exit_code
 function run.start(the_book, o)
   must_know(the_book, o)
+  local identities = identity.look(the_book)
   local name, directory = store.create(base_name(the_book, o))
   local self = session.new { name = name, directory = directory, book = the_book, options = o }
   self.journal = journal.create(directory .. "/journal.db", {
-    name = name, id = ("%s.%s"):format(name, digest.hex(digest.random(4))), runbook = the_book.path, title = the_book.title, version = require("runbook.core.embed").version(),
+    name = name, id = ("%s.%s"):format(name, digest.hex(digest.random(4))), runbook = the_book.path, title = the_book.title,
+    version = require("runbook.core.embed").version(),
     started = tostring(time.utc()), host = journal.hostname(), steps = tostring(select(2, positions(the_book))),
     parameters = data.encode(params.freeze(the_book.values), "parameters"),
   })
   keep_sources(self)
   return with_session(self, function()
     self.journal:move("run", "run", "start") -- committed with the first step's start
+    identity.keep(self, identities)
     begin(self, false)
     return drive(self)
   end)
@@ -344,6 +348,7 @@ function run.resume(name, o)
   return with_session(self, function()
     self.book = run.book_of(row.name, o, true)
     must_know(self.book, o)
+    identity.keep(self, identity.look(self.book))
     if row.state == "done" and not (o.again and #o.again > 0) then
       events.notice(("%s is done; --again STEP does a step again"):format(row.name))
       return 0

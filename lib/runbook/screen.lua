@@ -252,6 +252,7 @@ end
 
 function Screen:step_failed(step, e)
   if e.error then
+    self.explained = true
     self:block(human.rows(failure.rows(e.error, { unit = e.unit }), self.width()))
   end
   if e.text then
@@ -399,14 +400,14 @@ local ENDS = {
   ["rollback-incomplete"] = { "x ", "red", "is not undone completely" },
 }
 
-local function end_rows(e)
+local function end_rows(e, explained)
   local rows = {}
   local function row(label, text, whole)
     if type(text) == "string" and text ~= "" then
       rows[#rows + 1] = { label, text, whole = whole }
     end
   end
-  row("why", e.text)
+  row("why", not explained and e.text)
   if e.state == "rollback-incomplete" then
     row("again", e.next, true)
   elseif e.state ~= "done" then
@@ -429,9 +430,9 @@ handlers["run-end"] = function(self, e)
   if self.terminal then
     self:block { "", ("%s %s %s   %s   %s"):format(self:paint(look[2], look[1]), title, look[3], e.run or "", took) }
   else
-    self:say(("%s %s%s"):format(e.run or "the run", look[3], took ~= "" and " after " .. took or ""), e)
+    self:say(("%s %s%s"):format(e.run or "the run", look[3], took ~= "" and " after " .. took or ""), { at = e.at })
   end
-  local rows = end_rows(e)
+  local rows = end_rows(e, self.explained)
   for _, row in ipairs(rows) do
     row[2] = self:clean(row[2])
   end

@@ -159,7 +159,8 @@ local function describe(name)
   local j = store.journal(name)
   local run = j:query("SELECT * FROM run")[1]
   local counts = j:query("SELECT count(*) AS n, sum(state IN ('done', 'skipped', 'already')) AS done FROM step")[1]
-  local current = j:query("SELECT id FROM step WHERE state NOT IN ('done', 'skipped', 'already', 'undone') ORDER BY started DESC LIMIT 1")[1]
+  local current = j:query([[SELECT id FROM step WHERE state NOT IN ('done', 'skipped', 'already', 'undone')
+    ORDER BY started DESC LIMIT 1]])[1]
   local owes = j:query("SELECT kind, costs, tries, error FROM obligation WHERE state = 'owed' ORDER BY id")
   j:close()
   local holder = store.holder(name) or {}

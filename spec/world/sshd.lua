@@ -65,7 +65,6 @@ return function(world)
   local function write_config(m, o)
     local lines = {
       "Port " .. m.port,
-      "PidFile /run/world/sshd.pid",
       "TrustedUserCAKeys /run/world/ca.pub",
       "AuthorizedKeysFile .ssh/authorized_keys",
       "StrictModes no",
@@ -81,9 +80,6 @@ return function(world)
       "SetEnv SHLVL=5" .. (o.programs and " PATH=" .. write_programs(m.etc, o.programs) or ""),
       "Subsystem sftp internal-sftp",
     }
-    for _, address in ipairs(m.addresses) do
-      lines[#lines + 1] = "ListenAddress " .. address
-    end
     for _, kind in ipairs(m.host_key_kinds) do
       lines[#lines + 1] = ("HostKey /run/world/ssh_host_%s_key"):format(kind)
     end
@@ -173,40 +169,70 @@ return function(world)
     return output
   end
 
+  -- sshd listens on 16 addresses at most; for more there are several, with one configuration.
+  local function listener_lines(m)
+    local lines = {}
+    for first = 1, #m.addresses, 16 do
+      local words = {}
+      for i = first, math.min(first + 15, #m.addresses) do
+        words[#words + 1] = "-o ListenAddress=" .. m.addresses[i]
+      end
+      lines[#lines + 1] = ("/usr/sbin/sshd -f /run/world/sshd_config -E /run/world/sshd.log -o PidFile=/run/world/sshd.pid.%d %s"):format(
+        #lines + 1, table.concat(words, " "))
+    end
+    return lines
+  end
+
+  local function master_pids(m)
+    local pids = {}
+    for i = 1, (#m.addresses + 15) // 16 do
+      pids[i] = (world.read(("%s/sshd.pid.%d"):format(m.etc, i)) or ""):match "(%d+)\n"
+    end
+    return pids
+  end
+
+  -- sshd leaves its terminal before it listens, so its log has to be asked. true, or what is wrong.
+  local function try_sshd(m)
+    write_config(m, m.options)
+    m:must "rm -f /run/world/sshd.pid.*; : > /run/world/sshd.log"
+    local lines = listener_lines(m)
+    m:must(table.concat(lines, " && "))
+    return world.wait_until("sshd to listen", function()
+      local log = m:log()
+      return log:match "[^\n]*Bind to port[^\n]*failed[^\n]*" or log:match "[^\n]*fatal:[^\n]*" or #master_pids(m) == #lines
+    end)
+  end
+
   ---@async
   function Machine:start_sshd()
+    local known, result = self.port ~= nil, nil
     for _ = 1, 20 do
       self.port = self.port or math.random(20000, 32000)
-      write_config(self, self.options)
-      os.remove(self.etc .. "/sshd.pid")
-      local output, code = self:sh "/usr/sbin/sshd -f /run/world/sshd_config -E /run/world/sshd.log"
-      if code == 0 then
-        world.wait_until("sshd's pid", function() return (world.read(self.etc .. "/sshd.pid") or ""):match "%d\n" end)
+      result = try_sshd(self)
+      if result == true then
         return
       end
-      local log = output .. (world.read(self.etc .. "/sshd.log") or "")
-      if not log:find "Address already in use" then
-        error(self.name .. ": sshd does not start: " .. log)
-      end
-      os.remove(self.etc .. "/sshd.log")
-      self.port = nil
+      self:stop_sshd()
+      self.port = known and self.port or nil
     end
-    error "no free port"
+    error(("%s: sshd does not start: %s"):format(self.name, result))
   end
 
   --- No new connections; those there are stay.
   function Machine:stop_sshd()
-    self:must "kill $(cat /run/world/sshd.pid)"
+    self:sh "cat /run/world/sshd.pid.* 2>/dev/null | xargs -r kill; rm -f /run/world/sshd.pid.*"
   end
 
   --- What runs there, without the machine's first process and its ssh server.
   ---@return { pid: integer, command: string }[]  pids as the machine numbers them
   function Machine:processes()
-    local list = {}
-    local master = (world.read(self.etc .. "/sshd.pid") or ""):match "%d+"
+    local list, masters = {}, {}
+    for _, pid in ipairs(master_pids(self)) do
+      masters[pid] = true
+    end
     local inside = world.read(("/proc/%d/stat"):format(self.pid)) and self:must "ps -ww -eo pid=,args=" or ""
     for pid, command in inside:gmatch "(%d+) ([^\n]+)" do
-      if pid ~= "1" and pid ~= master and not command:find("ps -ww -eo", 1, true) then
+      if pid ~= "1" and not masters[pid] and not command:find("ps -ww -eo", 1, true) then
         list[#list + 1] = { pid = tonumber(pid), command = command }
       end
     end

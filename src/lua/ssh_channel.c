@@ -76,6 +76,7 @@ static int
 exec_finish(lua_State *L, struct task_op *op)
 {
 	const struct ssh_result *r = ssh_exec_result(((struct exec_op *)op)->exec);
+	int count = r->code != NULL ? 4 : 1;
 
 	if (r->code != NULL)
 		bind_fail(L, r->code, "%s", r->message);
@@ -87,7 +88,7 @@ exec_finish(lua_State *L, struct task_op *op)
 	if (r->code == NULL)
 		set_how(L, r->status, r->signal);
 	exec_release(op);	/* 8 MiB need not wait for the collector */
-	return r->code != NULL ? 4 : 1;
+	return count;
 }
 
 /* session:exec(command[, stdin[, limit]]) -> result | nil, message, code, partial */

@@ -42,6 +42,8 @@ struct pump_op {
 	struct lua_stream *from, *to;
 };
 
+int luaopen_runbook_core_stream(lua_State *L);
+
 /* An empty one, already closed.  [-0, +1, m] */
 static struct lua_stream *
 push_stream(lua_State *L)
@@ -50,6 +52,11 @@ push_stream(lua_State *L)
 
 	*s = (struct lua_stream){ .streak = 0 };
 	stream_ahead_init(&s->s);
+	if (luaL_getmetatable(L, STREAM_MT) == LUA_TNIL) {	/* stream nil: who made it never required us */
+		luaL_requiref(L, "runbook.core.stream", luaopen_runbook_core_stream, 0);
+		lua_pop(L, 1);
+	}
+	lua_pop(L, 1);						/* stream */
 	luaL_setmetatable(L, STREAM_MT);
 	return s;
 }
@@ -461,8 +468,6 @@ static const luaL_Reg pump_meta[] = {
 static const luaL_Reg no_methods[] = {
 	{ NULL, NULL }
 };
-
-int luaopen_runbook_core_stream(lua_State *L);
 
 int
 luaopen_runbook_core_stream(lua_State *L)

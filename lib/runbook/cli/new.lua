@@ -27,19 +27,21 @@ local function list()
   return 0
 end
 
-local function write_new(path, text)
-  local core, effect = require "runbook.core.file", require "runbook.effect"
-  local failed = effect.own(function()
-    local there, _, code = core.lstat(path)
-    if there or code ~= "ENOENT" then
-      return { kind = "conflict", exit = 73, target = path, message = ("%s is there already, and is not overwritten"):format(path),
-        hint = "take another name, or move it away" }
+-- Writes all of the files, or none when one is there already.
+local function write_new(files)
+  local core = require "runbook.core.file"
+  require("runbook.effect").own(function()
+    for _, file in ipairs(files) do
+      local there = core.lstat(file.path)
+      if there then
+        errors.raise { kind = "conflict", exit = 73, target = file.path, hint = "take another name, or move it away",
+          message = ("%s is there already, and is not overwritten"):format(file.path) }
+      end
     end
-    errors.check(path, "write", core.write(path, text, { mode = tonumber("644", 8) }))
+    for _, file in ipairs(files) do
+      errors.check(file.path, "write", core.write(file.path, file.text, { mode = tonumber("644", 8) }))
+    end
   end)
-  if failed then
-    errors.raise(failed)
-  end
 end
 
 -- The usage line of the header names the copy.
@@ -62,10 +64,12 @@ local function copy(args)
     arguments.refuse(("`%s` is no name for a file"):format(args.name))
   end
   local from = book.load(args.from, { placeholders = true })
-  local yaml = require("runbook.params").template(from.declaration, base)
-  write_new(path .. ".lua", renamed(from.source, from.name, path))
+  local files = { { path = path .. ".lua", text = renamed(from.source, from.name, path) } }
   if #from.declaration > 0 then
-    write_new(path .. ".yaml", yaml)
+    files[2] = { path = path .. ".yaml", text = require("runbook.params").template(from.declaration, base) }
+  end
+  write_new(files)
+  if files[2] then
     output.say(("%s.lua    the procedure: %s\n%s.yaml   its parameters; fill in what is required\n\nNext: runbook plan %s.lua\n")
       :format(path, from.title, path, path))
   else

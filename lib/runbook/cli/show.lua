@@ -92,7 +92,7 @@ local function step_lines(j, steps, width)
     local err = step.error and json.decode(step.error)
     if err and (step.state == "failed" or step.state == "undo-failed") then
       table.move(human.rows(failure.rows(err), width, 8), 1, 100, #lines + 1, lines)
-    elseif step.reason then
+    elseif step.reason and step.state ~= "done" then
       lines[#lines + 1] = "        " .. visible.line(step.reason)
     end
   end

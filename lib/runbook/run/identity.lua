@@ -21,36 +21,44 @@ local function places_of(book)
   return found
 end
 
-local function compare(session, found, now)
-  local key = "identity:" .. found.name
-  local before = session.journal.meta[key]
-  if before == nil then
-    session.journal:set_meta(key, now)
-  elseif before ~= now then
-    errors.raise {
-      kind = "identity", code = "EIDENTITY", target = found.place.name,
-      message = ("`%s` is another machine than when this run began: %s, it was %s"):format(found.name, now, before),
-      hint = "find out which one answers at that name; a run does not change its machines",
-    }
-  end
-end
-
---- Keep or compare the identity of every host; raises kind `identity` on another one. A host that cannot be reached is said,
---- and left to the checks and steps that need it.
+--- Ask every host among the parameters who it is. A host that cannot be reached is said, and left to the checks and steps
+--- that need it; what the others say of keys and logins is raised.
 ---@async
----@param session table
-function identity.check(session)
-  task.each(places_of(session.book), { limit = 8 }, function(found)
+---@param book runbook.Book
+---@return table<string, string> identities  by parameter
+function identity.look(book)
+  local identities = {}
+  task.each(places_of(book), { limit = 8 }, function(found)
     local ok, now = xpcall(effect.reading, errors.handler, found.place.identity, found.place)
     if ok then
-      compare(session, found, now)
+      identities[found.name] = now
     elseif errors.is(now, "unreachable") or errors.is(now, "timeout") or errors.is(now, "lost") then
       events.notice(("%s: %s"):format(found.name, tostring(now)), "warning")
     else
       error(now, 0)
     end
   end)
-  session.journal:commit()
+  return identities
+end
+
+--- Keep the identities that this run sees for the first time; raise kind `identity` when one has changed.
+---@async
+---@param session table
+---@param identities table<string, string>
+function identity.keep(session, identities)
+  for name, now in pairs(identities) do
+    local key = "identity:" .. name
+    local before = session.journal.meta[key]
+    if before == nil then
+      session.journal:set_meta(key, now)
+    elseif before ~= now then
+      errors.raise {
+        kind = "identity", code = "EIDENTITY",
+        message = ("`%s` is another machine than when this run began: %s, it was %s"):format(name, now, before),
+        hint = "find out which one answers at that name; a run does not change its machines",
+      }
+    end
+  end
 end
 
 return identity

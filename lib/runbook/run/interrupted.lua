@@ -56,7 +56,8 @@ function interrupted.must_be_repeatable(session, item, needs_input)
   }
   if answer ~= "again" then
     errors.raise { kind = "unknown", message = ("%s was interrupted, and nobody has said how to go on"):format(item.id),
-      hint = ("runbook resume %s --again %s, or runbook mark %s --done %s --reason TEXT"):format(session.name, item.id, session.name, item.id) }
+      hint = ("runbook resume %s --again %s, or runbook mark %s --done %s --reason TEXT")
+        :format(session.name, item.id, session.name, item.id) }
   end
   session.journal:decide("again", item.id, "asked")
   interrupted.settle(session, item)

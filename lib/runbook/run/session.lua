@@ -31,8 +31,10 @@ end
 
 --- The tables tasks carry while a phase of a step runs.
 function Session:context(item, phase)
-  return { session = self, book = self.book, mode = "live", run = self.name, run_id = self.journal.meta.id, step = item and item.id, phase = phase, item = item,
-    try = self.try }
+  return {
+    session = self, book = self.book, mode = "live", run = self.name, run_id = self.journal.meta.id,
+    step = item and item.id, item = item, phase = phase, try = self.try,
+  }
 end
 
 --- Call `fn` as a phase of a step.

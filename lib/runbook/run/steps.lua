@@ -133,7 +133,7 @@ local function start_of(value)
   return value
 end
 
-function body.pause(session, item)
+function body.pause(_, item)
   local starts = item.options.starts and start_of(item.options.starts)
   if starts and time.utc() < starts then
     ending("waiting", ("not before %s"):format(units.time(starts)), 5)
@@ -235,7 +235,9 @@ local function outcome_of(session, item, ok, result)
   return "failed", nil, err
 end
 
-local EVENT = { done = "finish", failed = "fail", stopped = "stop", waiting = "wait", declined = "stop", skipped = "skip", already = "already" }
+local EVENT = {
+  done = "finish", failed = "fail", stopped = "stop", waiting = "wait", declined = "stop", skipped = "skip", already = "already",
+}
 
 -- Obligations of the step end with it, however it ended; one that cannot be met stays owed.
 local function clean_up(session, item, outcome)

@@ -58,7 +58,14 @@ types.register("user name", {
 
 types.register("host key", {
   help = "the fingerprint of the host's key, as `ssh-keygen -lf` prints it",
-  parse = function(raw)
+  parse = function(raw, at)
+    if types.is_list(raw) and #raw > 0 then
+      local keys = {}
+      for i, one in ipairs(raw) do
+        keys[i] = types.value({ "host_key", "host key", "one of several" }, one, at)
+      end
+      return #keys == #raw and keys or nil
+    end
     local text = type(raw) == "string" and raw:match("^%s*(.-)%s*$")
     if not text or not (text:match("^SHA256:[%w+/]+=*$") and #text >= 50 or text:match("^[%w@.-]+ [%w+/]+=*")) then
       return nil, units.quote(raw) .. ": a fingerprint like SHA256:Qk3VvN0x9sW0..., 43 letters and digits"
@@ -75,8 +82,13 @@ local host_fields = {
   { "sudo", "sudo", "true: work as root", optional = true },
   { "host_key", "host key", "its fingerprint", optional = true },
   { "seen_from_target", "host name", "where the other server of a pair finds it, if elsewhere", optional = true },
-  { "seen_as", "host name", "the name its key is known by, if another", optional = true },
   { "identity", "path", "the private key to log in with", optional = true },
+  { "passphrase", "secret", "of that key", optional = true },
+  { "password", "secret", "where the server wants one", optional = true },
+  { "sudo_password", "secret", "where sudo wants one", optional = true },
+  { "jump", "host name", "hosts to go through, instead of those of ssh_config", optional = true },
+  { "config", "path", "an ssh_config file instead of the usual ones", optional = true },
+  { "known_hosts", "path", "a file of known hosts instead of the usual ones", optional = true },
 }
 
 local dir_fields = { { "path", "string", "the directory" } }

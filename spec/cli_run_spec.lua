@@ -1,0 +1,316 @@
+local command = require "spec.support.command"
+local world = require "spec.world"
+
+local HELLO = [[
+--- Say hello.
+local rb = require "runbook"
+local p = rb.params { { "who", "string", "whom" }, { "times", "integer", "how often", default = 1 } }
+rb.section "First"
+rb.checks("look", "Look around", {
+  { "the sun shines", function() end },
+  { "clouds", function() return "two of them" end },
+})
+rb.step("greet", "Say it", function() for _ = 1, p.times do rb.say("hello " .. p.who) end end)
+rb.step("end", "Finish", function() end)
+]]
+
+local ASKS = [[
+--- Ask.
+local rb = require "runbook"
+rb.step("before", "Before", function() end)
+rb.step("freeze", "Close it", { disrupts = "everyone" }, function() rb.say "closed" end)
+rb.manual("look", "Look at it", { text = "Is it closed?" })
+]]
+
+local FAILS = [[
+--- Fail.
+local rb = require "runbook"
+local here = require "runbook.here"
+rb.step("fine", "Fine", function() end)
+rb.step("bad", "Bad", function()
+  here:run { "sh", "-c", "echo reading >&2; echo no such user >&2; exit 3" }
+end)
+]]
+
+local function folder_with(files)
+  return command.folder(files)
+end
+
+describe("runbook run", function()
+  it("does a runbook and says so on stderr alone", function()
+    local folder = folder_with { ["hello.lua"] = HELLO }
+    local r = command.run(folder, { "run", "hello.lua", "-p", "who=ada" })
+    assert.same({ 0, "" }, { r.code, r.out })
+    assert.matches("hello%-1: Say hello\n", r.err)
+    assert.matches("look: 1 good, 1 to know, 0 stop\n  %. clouds: two of them\n", r.err)
+    assert.matches("greet hello ada\n", r.err)
+    assert.matches("hello%-1 is done", r.err)
+    for line in r.err:gmatch("[^\n]+") do
+      assert.is_truthy(line:match("^%d%d:%d%d:%d%dZ ") or line:match("^  "), line)
+    end
+  end)
+
+  it("writes events as NDJSON, the schema first", function()
+    local folder = folder_with { ["hello.lua"] = HELLO }
+    local r = command.run(folder, { "run", "hello.lua", "-p", "who=ada", "--json" })
+    assert.equal(0, r.code)
+    local records = command.records(r.out)
+    assert.same({ "version", 1 }, { records[1].type, records[1].schema })
+    local seen = {}
+    for i = 2, #records do
+      seen[records[i].type] = records[i]
+      assert.is_number(records[i].at)
+      assert.equal("hello-1", records[i].run)
+    end
+    assert.equal("hello ada", seen.say.text)
+    assert.same({ "done", 0 }, { seen["run-end"].state, seen["run-end"].exit })
+  end)
+
+  it("finds the parameters beside it, and lists everything wrong in them at once", function()
+    local folder = folder_with { ["hello.lua"] = HELLO, ["hello.yaml"] = "times: often\nwhom: ada\n" }
+    local r = command.run(folder, { "run", "hello.lua" })
+    assert.equal(65, r.code)
+    assert.matches("^hello%.yaml: 3 things to fix\n  line 1  times", r.err)
+    assert.matches("line 2  whom +unknown; did you mean `who`%?", r.err)
+    assert.matches("who +missing: whom\n", r.err)
+    assert.is_nil(world.read(folder .. "/state/runbook/runs/hello-1/journal.db"))
+  end)
+
+  it("gives each mistake its exit code and its line", function()
+    local folder = folder_with {
+      ["syntax.lua"] = "local = 1", ["global.lua"] = "local rb = require 'runbook'\nrb.main(function() prnit(1) end)",
+      ["load.lua"] = "local here = require 'runbook.here'\nhere:run { 'true' }",
+      ["twice.lua"] = "local rb = require 'runbook'\nrb.step('a', 'A', function() end)\nrb.step('a', 'A', function() end)",
+      ["hello.lua"] = HELLO,
+    }
+    local function fails(code, pattern, ...)
+      local r = command.run(folder, { "run", ... })
+      assert.equal(code, r.code, r.err)
+      assert.matches(pattern, r.err)
+      assert.is_nil(r.err:find("traceback", 1, true))
+    end
+    fails(65, "syntax.lua:1:", "syntax.lua")
+    fails(65, "line 2  unknown global `prnit`; did you mean `print`%?", "global.lua")
+    fails(65, "while the file loads", "load.lua")
+    fails(65, "twice.lua:3: step `a` is declared already, at line 2", "twice.lua")
+    fails(66, "nowhere.lua: No such file", "nowhere.lua")
+    fails(66, "nowhere.yaml: No such file", "hello.lua", "--params", "nowhere.yaml")
+    fails(64, "%-%-until gret: no step is called that; did you mean `greet`%?", "hello.lua", "-p", "who=a", "--until", "gret")
+  end)
+
+  it("explains a step that failed: what, what was said, where, and how to go on", function()
+    local folder = folder_with { ["fails.lua"] = FAILS }
+    local r = command.run(folder, { "run", "fails.lua" })
+    assert.equal(1, r.code)
+    assert.matches("bad failed", r.err)
+    assert.matches("\n   said    reading\n           no such user\n", r.err)
+    assert.matches("\n   at      fails.lua:6\n", r.err)
+    assert.matches("\n   go on   runbook resume fails%-1\n   back    runbook rollback fails%-1\n$", r.err)
+  end)
+
+  it("stops with 5 and the flag that answers, where nobody can be asked", function()
+    local folder = folder_with { ["asks.lua"] = ASKS }
+    local r = command.run(folder, { "run", "asks.lua", "-y" })
+    assert.equal(5, r.code)
+    assert.matches("needs input: %-%-confirm freeze=asks", r.err)
+    r = command.run(folder, { "resume", "--confirm", "freeze=asks" })
+    assert.equal(5, r.code)
+    assert.matches("closed", r.err)
+    assert.matches("needs input: %-%-done look=WHO", r.err)
+    r = command.run(folder, { "resume", "asks-1", "--done", "look=ada" })
+    assert.equal(0, r.code)
+    assert.is_nil(r.err:find("closed", 1, true)) -- not again
+  end)
+
+  it("is quiet when asked", function()
+    local folder = folder_with { ["hello.lua"] = HELLO, ["fails.lua"] = FAILS }
+    local r = command.run(folder, { "run", "hello.lua", "-p", "who=ada", "-q" })
+    assert.same({ 0, "", "" }, { r.code, r.out, r.err })
+    r = command.run(folder, { "run", "fails.lua", "-q" })
+    assert.equal(1, r.code)
+    assert.matches("no such user", r.err)
+  end)
+
+  it("skips a step with a reason that is kept", function()
+    local folder = folder_with { ["hello.lua"] = HELLO }
+    local r = command.run(folder, { "run", "hello.lua", "-p", "who=ada", "--skip", "greet", "--reason", "they know" })
+    assert.equal(0, r.code)
+    assert.is_nil(r.err:find("hello ada", 1, true))
+    assert.matches("skip greet: they know, by ", command.run(folder, { "show" }).out)
+  end)
+end)
+
+describe("runbook plan", function()
+  local CHANGES = [[
+--- Change something.
+local rb = require "runbook"
+local here = require "runbook.here"
+rb.step("look", "Look", function() here:query { "true" } end)
+rb.step("touch", "Touch a file", { disrupts = "nobody" }, function() here:run { "touch", "a file" } end)
+rb.manual("say", "Say so")
+]]
+
+  it("says what would change, how it is undone, and changes nothing", function()
+    local folder = folder_with { ["change.lua"] = CHANGES }
+    local r = command.run(folder, { "plan", "change.lua" })
+    assert.equal(0, r.code)
+    assert.matches("^Change something +plan: read only, nothing changed\n", r.out)
+    assert.matches("\n +1 look +%(reads%)", r.out)
+    assert.matches("\n +2 touch  ASKS +here", r.out)
+    assert.matches("\n +3 say  ASKS +you", r.out)
+    assert.matches("\n  Asks twice, at touch, say%.", r.out)
+    assert.matches("\n  Next: runbook run change%.lua\n$", r.out)
+    assert.is_nil(world.read(folder .. "/a file"))
+    for line in r.out:gmatch("[^\n]+") do
+      assert.equal(line, (line:gsub("%s+$", "")))
+    end
+    assert.matches("touch 'a file'", command.run(folder, { "plan", "change.lua", "-v" }).out, 1, true)
+  end)
+
+  it("has an exit code for those who want one", function()
+    local folder = folder_with { ["change.lua"] = CHANGES, ["hello.lua"] = HELLO }
+    assert.equal(2, command.run(folder, { "plan", "change.lua", "--detailed-exitcode" }).code)
+    assert.equal(0, command.run(folder, { "plan", "hello.lua", "-p", "who=a", "--detailed-exitcode" }).code)
+    world.write(folder .. "/stop.lua", [[
+      local rb = require "runbook"
+      rb.checks("look", "Look", { { "it is there", function() error "it is not" end } })
+    ]])
+    local r = command.run(folder, { "run", "stop.lua", "-n" })
+    assert.equal(1, r.code)
+    assert.matches("x it is there: .*it is not", r.out)
+    assert.matches("A run would stop: 1 finding above", r.out)
+  end)
+
+  it("is NDJSON when asked", function()
+    local folder = folder_with { ["change.lua"] = CHANGES }
+    local r = command.run(folder, { "plan", "change.lua", "--json" })
+    local records = command.records(r.out)
+    assert.equal("version", records[1].type)
+    assert.same({ "plan", 1, 0 }, { records[#records].type, records[#records].changes, records[#records].stops })
+    assert.same({ "plan-step", "touch", true, "here" },
+      { records[3].type, records[3].id, records[3].asks, records[3].changes[1].target })
+  end)
+
+  it("gives the whole command as the next one", function()
+    local folder = folder_with { ["hello.lua"] = HELLO, ["p.yaml"] = "times: 2\n" }
+    local r = command.run(folder, { "plan", "hello.lua", "--params", "p.yaml", "-p", "who=ada l" })
+    assert.matches("Next: runbook run hello.lua --params p.yaml -p 'who=ada l'\n", r.out, 1, true)
+  end)
+end)
+
+describe("runs, show and mark", function()
+  it("tell what is open and what became of each step", function()
+    local folder = folder_with { ["asks.lua"] = ASKS, ["hello.lua"] = HELLO }
+    assert.matches("no run is kept", command.run(folder, { "runs" }).err)
+    command.run(folder, { "run", "hello.lua", "-p", "who=ada" })
+    command.run(folder, { "run", "asks.lua" })
+    local r = command.run(folder, { "runs" })
+    assert.matches("^run +state +steps +started\nasks%-1 +waiting +1 of 3 .* at freeze\nhello%-1 +done +3 of 3", r.out)
+    assert.is_nil(command.run(folder, { "runs", "--open" }).out:find("hello", 1, true))
+    local records = command.records(command.run(folder, { "runs", "--json" }).out)
+    assert.same({ "version", "run", "run" }, { records[1].type, records[2].type, records[3].type })
+
+    r = command.run(folder, { "show" }) -- the open one
+    assert.matches("^asks%-1   Ask   waiting", r.out)
+    assert.matches("  ok  1 before  Before\n  %.%.  2 freeze  Close it   waiting.*\n      3 look    Look at it\n", r.out)
+    assert.matches("go on    runbook resume asks%-1", r.out)
+    assert.equal(66, command.run(folder, { "show", "asks-9" }).code)
+
+    r = command.run(folder, { "mark", "freeze", "skipped", "--reason", "done by hand" })
+    assert.equal(0, r.code, r.err)
+    r = command.run(folder, { "resume", "--done", "look=ada" })
+    assert.equal(0, r.code, r.err)
+    assert.matches("skipped freeze: done by hand", command.run(folder, { "show", "asks-1" }).out)
+  end)
+
+  it("show the log as it was seen, and as it was kept", function()
+    local folder = folder_with { ["hello.lua"] = HELLO }
+    local r = command.run(folder, { "run", "hello.lua", "-p", "who=ada" })
+    assert.equal(r.err, command.run(folder, { "show", "--log" }).out)
+    local records = command.records(command.run(folder, { "show", "--log", "--json" }).out)
+    assert.same({ "run-start", "run-end" }, { records[1].type, records[#records].type })
+    assert.equal(r.err, command.run(folder, { "show", "--follow" }).out) -- it has ended
+  end)
+end)
+
+describe("at a terminal", function()
+  it("asks before a disruption, and the answer decides", function()
+    local folder = folder_with { ["asks.lua"] = ASKS }
+    local shown, code = command.at_terminal(folder, { "run", "asks.lua" }, { { "Type asks to go on", "yes\n" }, { "Type asks", "\n" } })
+    assert.equal(6, code, shown)
+    assert.matches("That is not asks; nothing was done.", shown, 1, true)
+    assert.is_nil(shown:find("closed", 1, true))
+    shown, code = command.at_terminal(folder, { "resume" }, { { "Type asks to go on", "asks\n" }, { "Type your name", "ada\n" } })
+    assert.equal(0, code, shown)
+    assert.matches("closed", shown)
+    assert.matches("Is it closed?", shown, 1, true)
+    assert.matches("done look: ada, by ", command.run(folder, { "show" }).out)
+  end)
+
+  it("asks for a parameter that is missing", function()
+    local folder = folder_with { ["hello.lua"] = HELLO }
+    local shown, code = command.at_terminal(folder, { "run", "hello.lua" }, { { "who = ", "grace\n" } })
+    assert.equal(0, code, shown)
+    assert.matches("who (string): whom", shown, 1, true)
+    assert.matches("hello grace", shown)
+  end)
+
+  it("asks nobody with --no-input", function()
+    local folder = folder_with { ["asks.lua"] = ASKS }
+    local shown, code = command.at_terminal(folder, { "run", "asks.lua", "--no-input" }, {})
+    assert.equal(5, code, shown)
+  end)
+
+  it("has colours, unless NO_COLOR or --no-color says no", function()
+    local folder = folder_with { ["hello.lua"] = HELLO }
+    assert.matches("\27%[32mok\27%[0m", (command.at_terminal(folder, { "run", "hello.lua", "-p", "who=a" }, {})))
+    assert.is_nil((command.at_terminal(folder, { "run", "hello.lua", "-p", "who=a", "--no-color" }, {})):find("\27%[%d*m"))
+    assert.is_nil((command.at_terminal(folder, { "run", "hello.lua", "-p", "who=a" }, {}, { NO_COLOR = "1" })):find("\27%[%d*m"))
+  end)
+
+  it("writes plain lines to one that cannot move", function()
+    local folder = folder_with { ["hello.lua"] = HELLO }
+    local shown = command.at_terminal(folder, { "run", "hello.lua", "-p", "who=a" }, {}, { TERM = "dumb" })
+    assert.is_nil(shown:find("\27", 1, true))
+  end)
+end)
+
+describe("Ctrl-C", function()
+  local SLOW = [[
+local rb = require "runbook"
+rb.step("slow", "Wait", function() rb.say "begun" rb.sleep(60) end)
+]]
+
+  it("stops within seconds, names the command that goes on, and ends with 130", function()
+    local folder = folder_with { ["slow.lua"] = SLOW }
+    local before = os.time()
+    local shown, code = command.at_terminal(folder, { "run", "slow.lua" }, { { "begun", "\3" } })
+    assert.equal(130, code, shown)
+    assert.is_true(os.time() - before <= 5)
+    assert.matches("stopping: nothing new starts", shown, 1, true)
+    assert.matches("go on   runbook resume slow-1", shown, 1, true)
+    assert.matches("^slow%-1 .*stopped", command.run(folder, { "show" }).out)
+  end)
+
+  it("at a question stops too", function()
+    local folder = folder_with { ["asks.lua"] = ASKS }
+    local shown, code = command.at_terminal(folder, { "run", "asks.lua" }, { { "Type asks to go on", "\3" } })
+    assert.equal(130, code, shown)
+    assert.is_nil(shown:find("closed", 1, true))
+  end)
+
+  it("of any kind has its own code; USR1 lists what every task waits for", function()
+    local folder = folder_with { ["slow.lua"] = SLOW }
+    for signal, code in pairs { TERM = 143, HUP = 129 } do
+      local log = folder .. "/" .. signal
+      local output, got = world.sh(([[
+        cd %s; XDG_STATE_HOME=$PWD/state %s run slow.lua >%s 2>&1 </dev/null & pid=$!
+        while ! grep -q begun %s; do sleep 0.05; done
+        kill -USR1 $pid; while ! grep -q 'waits for' %s; do sleep 0.05; done
+        kill -%s $pid; wait $pid
+      ]]):format(folder, world.must("realpath " .. world.runbook), log, log, log, signal))
+      assert.equal(code, got, output)
+      assert.matches("task %d+ +slow +waits for a timer", world.read(log))
+    end
+  end)
+end)
