@@ -1,3 +1,4 @@
+local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local runs = require "spec.support.runs"
 local store = require "runbook.store"
@@ -8,6 +9,14 @@ local function load_error(source, o) -- the error of a file that must not load
   local ok, err = pcall(runs.load, source, o)
   assert.is_false(ok)
   return errors.from(err)
+end
+
+-- A second connection to the journal of toys-1.
+local function in_journal(fn)
+  return effect.own(function()
+    local db <close> = assert(require("runbook.core.sqlite").open(store.root() .. "/runs/toys-1/journal.db", { busy_timeout = 5 }))
+    return assert(fn(db))
+  end)
 end
 
 before_each(runs.fresh)
@@ -54,13 +63,12 @@ describe("a run", function()
   it("writes down a change before it is made", function()
     local journal_at_effect
     world.hold = function()
-      local f = io.popen(("sqlite3 -readonly -cmd '.timeout 5000' %s/runs/toys-1/journal.db %q"):format(store.root(),
-        "select state, summary, by_hand, inverse from effect"))
-      journal_at_effect = f:read("a")
-      f:close()
+      journal_at_effect = in_journal(function(db)
+        return db:query "SELECT state, summary, by_hand, inverse FROM effect"
+      end)
     end
     assert.equal(0, (runs.start 'rb.step("a", "A", function() toy.make "x" end)'))
-    assert.equal('intended|make x|make x by hand|["toy.unmake","x"]\n', journal_at_effect)
+    assert.same({ { "intended", "make x", "make x by hand", '["toy.unmake","x"]' } }, journal_at_effect)
   end)
 
   it("stops at a failure with 1, and resume does only what is left", function()
@@ -283,8 +291,7 @@ describe("a run", function()
   it("refuses the journal of a newer version and a changed place", function()
     world.fail.a = "exit"
     runs.start 'rb.step("a", "A", function() toy.make "a" end)'
-    local update = "update meta set value = 99 where key = 'schema'"
-    assert(os.execute(("sqlite3 -cmd '.timeout 5000' %s/runs/toys-1/journal.db %q"):format(store.root(), update)))
+    in_journal(function(db) return db:run { "UPDATE meta SET value = 99 WHERE key = 'schema'" } end)
     local ok, err = pcall(runs.resume, { name = "toys-1" })
     assert.is_false(ok)
     assert.matches("a journal of schema 99; this runbook reads 1", tostring(err))
