@@ -64,11 +64,11 @@ describe("a run", function()
     local journal_at_effect
     world.hold = function()
       journal_at_effect = in_journal(function(db)
-        return db:query "SELECT state, summary, by_hand, inverse FROM effect"
+        return db:records "SELECT state, summary, by_hand, inverse FROM effect"
       end)
     end
     assert.equal(0, (runs.start 'rb.step("a", "A", function() toy.make "x" end)'))
-    assert.same({ { "intended", "make x", "make x by hand", '["toy.unmake","x"]' } }, journal_at_effect)
+    assert.same({ { state = "intended", summary = "make x", by_hand = "make x by hand", inverse = [=[["toy.unmake","x"]]=] } }, journal_at_effect)
   end)
 
   it("stops at a failure with 1, and resume does only what is left", function()
