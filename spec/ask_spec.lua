@@ -93,6 +93,13 @@ describe("other questions", function()
     assert.is_false(ask.yes_no { text = "Go?", default = true })
   end)
 
+  it("that are simple are answered by --yes, those before a disruption never", function()
+    ask.use { yes = true, write = function() end, read = function() return nil end, width = function() return 80 end, now = os.time }
+    assert.is_true(ask.yes_no { text = "Go?" })
+    assert.is_false(ask.disrupt { step = "s", title = "t", expect = "x", rows = {} })
+    assert.is_nil(ask.manual { step = "s", title = "t" })
+  end)
+
   it("take one of several by name or number", function()
     local choices = { { "copy", "all of it" }, "merge", "leave" }
     sit { "2" }

@@ -131,6 +131,28 @@ describe("runbook run", function()
     assert.matches("no such user", r.err)
   end)
 
+  it("prefers libraries that lie beside it, and says so", function()
+    local folder = folder_with { ["hello.lua"] = HELLO }
+    world.must(("mkdir -p %s/lib/runbook"):format(folder))
+    world.write(folder .. "/lib/runbook/here.lua", 'return { query = function() return "replaced" end }')
+    world.write(folder .. "/ask.lua", 'local rb, here = require "runbook", require "runbook.here"\n'
+      .. 'rb.main(function() rb.say(here:query { "uname" }) end)')
+    local r = command.run(folder, { "run", "ask.lua" })
+    assert.equal(0, r.code, r.err)
+    assert.matches("using ./lib/runbook/here.lua, not the built%-in runbook.here\n", r.err)
+    assert.matches("main replaced\n", r.err)
+    world.must(("mkdir %s/sub; mv %s/ask.lua %s/sub"):format(folder, folder, folder))
+    assert.is_nil(command.run(folder, { "run", "sub/ask.lua" }).err:find("replaced", 1, true))
+    assert.matches("main replaced\n", command.run(folder, { "run", "sub/ask.lua", "--lib", "." }).err)
+    assert.equal(66, command.run(folder, { "run", "sub/ask.lua", "--lib", "sub" }).code)
+  end)
+
+  it("says when one computation holds everything up, and where", function()
+    local folder = folder_with { ["busy.lua"] = 'local rb = require "runbook"\nrb.main(function()\n  local t = os.clock()\n'
+      .. "  while os.clock() - t < 1.6 do\n  end\nend)" }
+    assert.matches("! nothing else could happen for 1%.%d s: busy.lua:4", (command.run(folder, { "run", "busy.lua" }).err))
+  end)
+
   it("skips a step with a reason that is kept", function()
     local folder = folder_with { ["hello.lua"] = HELLO }
     local r = command.run(folder, { "run", "hello.lua", "-p", "who=ada", "--skip", "greet", "--reason", "they know" })
@@ -272,6 +294,26 @@ describe("at a terminal", function()
     local folder = folder_with { ["hello.lua"] = HELLO }
     local shown = command.at_terminal(folder, { "run", "hello.lua", "-p", "who=a" }, {}, { TERM = "dumb" })
     assert.is_nil(shown:find("\27", 1, true))
+  end)
+end)
+
+describe("a stderr that nobody reads for a while", function()
+  it("holds nothing up and gets everything in the end", function()
+    local folder = folder_with { ["flood.lua"] = [[
+      local rb = require "runbook"
+      rb.main(function() for i = 1, 20000 do rb.say("line " .. i .. (" x"):rep(50)) end end)
+    ]] }
+    local output = world.sh(([[cd %s; export XDG_STATE_HOME=$PWD/state
+      { %s run flood.lua 2>&1; echo code $?; } | {
+        while ! grep -q run-end state/runbook/runs/*/events.ndjson; do sleep 0.05; done 2>/dev/null
+        date +%%s.%%N > woke; cat; }
+    ]]):format(folder, world.must("realpath " .. world.runbook)))
+    assert.equal(20000, select(2, output:gsub("main line %d+ x", "")))
+    assert.matches("flood%-1 is done", output)
+    assert.matches("code 0$", output)
+    local records = command.records(command.run(folder, { "show", "--log", "--json" }).out)
+    assert.equal("run-end", records[#records].type)
+    assert.is_true(records[#records].at < tonumber(world.read(folder .. "/woke"))) -- it ended while nothing was read
   end)
 end)
 

@@ -154,6 +154,23 @@ describe("a screen without a terminal", function()
   end)
 end)
 
+describe("a screen that nobody reads", function()
+  it("keeps the newest lines and counts the others", function()
+    local ready = false
+    local t = new { ready = function() return ready end, keep = 1000 }
+    for i = 1, 1000 do
+      t.feed { { type = "say", text = ("line %d"):format(i) } }
+    end
+    assert.equal("", t.text())
+    ready = true
+    t.screen:tick()
+    local lost, first = t.text():match("^%((%d+) lines not shown: nobody took them; `runbook show %-%-log` has all%)\n[^\n]*line (%d+)\n")
+    assert.equal(tonumber(first) - 1, tonumber(lost))
+    assert.matches("line 1000\n$", t.text())
+    assert.is_true(#t.text() <= 1200)
+  end)
+end)
+
 describe("output of other machines", function()
   it("is folded where machines say the same", function()
     local t = new()

@@ -15,6 +15,7 @@ local ask = {}
 ---@field width fun(): integer
 ---@field now fun(): number
 ---@field screen? runbook.Screen  holds its living lines while somebody thinks
+---@field yes? boolean  `--yes`: simple questions are answered
 
 local way ---@type runbook.ask.way?
 
@@ -127,6 +128,10 @@ end
 ---@param o { text: string, default: boolean? }
 ---@return boolean
 function ask.yes_no(o)
+  assert(way, "ask.available() is false")
+  if way.yes then
+    return true
+  end
   return held(function()
     for _ = 1, TRIES do
       local answer = read(("   %s [%s] "):format(clean(o.text), o.default and "Y/n" or "y/N"))

@@ -49,7 +49,7 @@ local function held_by_another(place, path, answer)
     kind = "busy", code = "ELOCKED", target = place.name,
     message = ("%s is locked by run %s (%s), renewed %s s ago"):format(path, run or "?", holder or "?", age or "?"),
     hint = tonumber(age) and tonumber(age) < 60 and "wait until it ends"
-      or ("if that run is dead: resume it where it ran, or `runbook unlock --place %s %s`"):format(place.name, path),
+      or ("if that run is dead: resume it where it ran, or by hand: %s"):format(place:by_hand { "rm", "-r", path }),
   }
 end
 

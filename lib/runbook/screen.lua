@@ -14,6 +14,7 @@ local screen = {}
 local OUTPUT_LINES = 500     -- kept for folding before they are shown anyway
 local PROGRESS_SECONDS = 60  -- between two lines of progress where there is no terminal
 local FAILED_UNITS = 5       -- named under a step that failed
+local KEPT = 16 * 1024 * 1024 -- bytes of lines, while nobody takes them
 
 local COLOURS = { bold = "1", dim = "2", red = "31", green = "32", yellow = "33" }
 
@@ -23,6 +24,8 @@ local screen_mt = { __name = "runbook.screen", __index = Screen }
 
 ---@class runbook.screen.opts
 ---@field write fun(text: string)
+---@field ready? fun(): boolean    may more be written now?
+---@field keep? integer           bytes kept while not
 ---@field now fun(): number       seconds since 1970
 ---@field terminal? boolean       lines may be written over
 ---@field colour? boolean
@@ -36,9 +39,9 @@ local screen_mt = { __name = "runbook.screen", __index = Screen }
 ---@return runbook.Screen
 function screen.new(o)
   return setmetatable({
-    put = o.write, now = o.now, terminal = o.terminal, colour = o.colour, ascii = o.ascii,
+    put = o.write, ready = o.ready or function() return true end, now = o.now, terminal = o.terminal, colour = o.colour, ascii = o.ascii,
     width = o.width or function() return 100 end, quiet = o.quiet, verbose = o.verbose or 0,
-    lines = {}, shown = 0, held = 0, output = {}, counts = {}, said_progress = {},
+    lines = {}, kept = 0, keep = o.keep or KEPT, lost = 0, shown = 0, held = 0, output = {}, said_progress = {},
   }, screen_mt)
 end
 
@@ -56,39 +59,45 @@ end
 
 -- A line, or several, that stay. Where there is no terminal the first gets the time and the step.
 function Screen:say(text, e)
-  if self.terminal then
-    self.lines[#self.lines + 1] = text
-    return
+  if not self.terminal then
+    local step = e and e.step and e.step .. " " or ""
+    text = ("%s %s%s"):format(clock(e and e.at or self.now()), step, text)
   end
-  local step = e and e.step and e.step .. " " or ""
-  self.put(("%s %s%s\n"):format(clock(e and e.at or self.now()), step, text))
+  self:block { text }
 end
 
 function Screen:block(lines)
   for _, line in ipairs(lines) do
-    if self.terminal then
-      self.lines[#self.lines + 1] = line
-    else
-      self.put(line .. "\n")
+    if self.kept > self.keep then -- the older half goes: what is new says how things are
+      local half = (#self.lines + 1) // 2
+      self.lines, self.lost = table.move(self.lines, half + 1, #self.lines, 1, {}), self.lost + half
+      self.kept = self.kept // 2
     end
+    self.lines[#self.lines + 1] = line
+    self.kept = self.kept + #line
   end
 end
 
 --- Write what is waiting, and the living lines anew.
 function Screen:flush()
-  if not self.terminal or self.held > 0 then
+  if self.held > 0 or not self.ready() then
     return
   end
   local out = {}
+  if self.lost > 0 then
+    local text = ("(%s not shown: nobody took them; `runbook show --log` has all)"):format(human.plural(self.lost, "line"))
+    table.insert(self.lines, 1, text)
+    self.lost = 0
+  end
   if self.shown > 0 then
     out[#out + 1] = self.shown > 1 and ("\r\27[%dA\27[J"):format(self.shown - 1) or "\r\27[J"
   end
   for _, line in ipairs(self.lines) do
     out[#out + 1] = line .. "\n"
   end
-  local alive = self.quiet and {} or live.lines(self)
+  local alive = (self.quiet or not self.terminal) and {} or live.lines(self)
   out[#out + 1] = table.concat(alive, "\n")
-  self.lines, self.shown = {}, #alive
+  self.lines, self.kept, self.shown = {}, 0, #alive
   local text = table.concat(out)
   if text ~= "" then
     self.put(text)
@@ -474,7 +483,7 @@ function Screen:event(e)
   if handle then
     handle(self, e)
   end
-  if not PASSING[e.type] then
+  if not PASSING[e.type] or not self.terminal then
     self:flush()
   end
 end

@@ -2,6 +2,7 @@
 
 local ask = require "runbook.ask"
 local embed = require "runbook.core.embed"
+local errors = require "runbook.errors"
 local events = require "runbook.events"
 local output = require "runbook.output"
 local screen = require "runbook.screen"
@@ -9,18 +10,16 @@ local signals = require "runbook.signals"
 local task = require "runbook.core.task"
 local terminal = require "runbook.terminal"
 local time = require "runbook.core.time"
+local writer = require "runbook.writer"
 
 local stage = {}
 
 local TICK = 0.25
 
-local function say(text)
-  output.say(text)
-end
-
-local function open_screen(args)
+local function open_screen(args, out)
   return screen.new {
-    write = say, now = time.utc, quiet = args.quiet, verbose = args.verbose,
+    write = function(text) out:write(text) end, ready = function() return out:ready() end, now = time.utc,
+    quiet = args.quiet, verbose = args.verbose,
     terminal = terminal.moves "stderr" and not (args.json and terminal.is "stdout"),
     colour = not args.no_colour and terminal.colour "stderr", ascii = terminal.is "stderr" and not terminal.unicode(),
     width = function() return output.width "stderr" end,
@@ -28,14 +27,17 @@ local function open_screen(args)
 end
 
 -- Whoever sits there can be asked; a pipe or --no-input cannot.
-local function open_questions(args, the_screen)
-  if args.no_input or args.json or not terminal.available() then
+local function open_questions(args, the_screen, out)
+  if args.no_input or args.json or not (terminal.is "stdin" and terminal.available()) then
     return
   end
   ask.use {
-    write = say, now = time.utc, screen = the_screen,
+    write = function(text) out:write(text) end, now = time.utc, screen = the_screen, yes = args.yes,
     width = function() return output.width "stderr" end,
-    read = function(prompt, echo) return terminal.ask { prompt = prompt, echo = echo } end,
+    read = function(prompt, echo)
+      out:drained() -- the prompt goes another way, and would come before what explains it
+      return terminal.ask { prompt = prompt, echo = echo }
+    end,
   }
 end
 
@@ -50,6 +52,20 @@ local function subscribe(args, the_screen, only)
   end)
 end
 
+-- Somebody may have stopped the terminal; nothing is held any more, so waiting for it hurts nobody. Ctrl-C waits no longer:
+-- a worker that is stuck in a write cannot be called back.
+local function close(the_screen, out, code)
+  local left = signals.guard(function()
+    out:drained()
+    the_screen:close()
+    out:close()
+    return 0
+  end)
+  if left ~= 0 then
+    os.exit(code or left)
+  end
+end
+
 --- Run `fn` with everything around it.
 ---@async
 ---@param args table  quiet, verbose, json, no_colour, no_input
@@ -60,8 +76,9 @@ function stage.play(args, fn, only)
   if embed.has_sink() then -- it gets every event by itself
     return signals.guard(fn)
   end
-  local the_screen = open_screen(args)
-  open_questions(args, the_screen)
+  local out = writer.open()
+  local the_screen = open_screen(args, out)
+  open_questions(args, the_screen, out)
   if args.json then
     output.version()
   end
@@ -72,13 +89,22 @@ function stage.play(args, fn, only)
       the_screen:tick()
     end
   end)
-  local _ <close> = setmetatable({}, { __close = function()
-    ticker:cancel()
-    unsubscribe()
-    ask.use(nil)
-    the_screen:close()
-  end })
-  return signals.guard(fn)
+  local watchdog = task.spawn(function()
+    while true do
+      local seconds, place = task.slow_turn()
+      events.notice(("nothing else could happen for %.1f s: %s"):format(seconds, place), "warning")
+    end
+  end)
+  local ok, code = xpcall(signals.guard, errors.handler, fn)
+  ticker:cancel()
+  watchdog:cancel()
+  unsubscribe()
+  ask.use(nil)
+  close(the_screen, out, ok and code)
+  if not ok then
+    error(code, 0)
+  end
+  return code
 end
 
 return stage

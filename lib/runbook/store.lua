@@ -224,7 +224,7 @@ function store.get(name, closed)
   for i, row in ipairs(open) do
     names[i] = ("  %s  %s"):format(row.name, row.state)
   end
-  errors.raise { kind = "usage", message = "several runs are open; say which\n" .. table.concat(names, "\n") }
+  errors.raise { kind = "usage", code = "EUSAGE", message = "several runs are open; say which\n" .. table.concat(names, "\n") }
 end
 
 return store

@@ -14,6 +14,7 @@ function resume.declare(parser)
   arguments.declare_parameters(parser)
   arguments.declare_steps(parser)
   arguments.declare_run(parser)
+  parser:option "--lib" :argname "DIR" :description "DIR/lib/runbook/*.lua replace the built-in libraries."
   arguments.declare_places(parser)
   arguments.declare_voice(parser)
 end
@@ -21,7 +22,9 @@ end
 function resume.main(args)
   local o = arguments.run_options(args)
   return require("runbook.stage").play(args, function()
-    return require("runbook.run").resume(args.run, o)
+    local row = require("runbook.store").get(args.run)
+    require("runbook.cli.run").prefer(args.lib, row.runbook)
+    return require("runbook.run").resume(row.name, o)
   end)
 end
 

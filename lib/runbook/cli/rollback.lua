@@ -12,6 +12,7 @@ function rollback.declare(parser)
   parser:argument "run" :argname "RUN" :args "?" :description "Its name; without: the only open one."
   parser:flag "-n --dry-run" :target "dry_run" :description "Say what would be undone, and undo nothing."
   arguments.declare_run(parser)
+  parser:option "--lib" :argname "DIR" :description "DIR/lib/runbook/*.lua replace the built-in libraries."
   arguments.declare_places(parser)
   arguments.declare_voice(parser)
 end
@@ -20,7 +21,9 @@ function rollback.main(args)
   local o = arguments.run_options(args)
   o.dry_run = args.dry_run
   return require("runbook.stage").play(args, function()
-    return require("runbook.run").rollback(args.run, o)
+    local row = require("runbook.store").get(args.run, true)
+    require("runbook.cli.run").prefer(args.lib, row.runbook)
+    return require("runbook.run").rollback(row.name, o)
   end)
 end
 

@@ -48,7 +48,7 @@ function interrupted.must_be_repeatable(session, item, needs_input)
       row.by_hand and "\n  by hand: " .. row.by_hand or ""), "warning")
   end
   if session.options.no_input or not ask.available() then
-    needs_input(("--again %s, or `runbook mark %s --done %s --reason TEXT`"):format(item.id, session.name, item.id))
+    needs_input(("--again %s, or `runbook mark %s %s done --reason TEXT`"):format(item.id, session.name, item.id))
   end
   local answer = ask.choice {
     text = ("%s was interrupted. Look at the changes above. Run the step again from its top?"):format(item.id),
@@ -56,7 +56,7 @@ function interrupted.must_be_repeatable(session, item, needs_input)
   }
   if answer ~= "again" then
     errors.raise { kind = "unknown", message = ("%s was interrupted, and nobody has said how to go on"):format(item.id),
-      hint = ("runbook resume %s --again %s, or runbook mark %s --done %s --reason TEXT")
+      hint = ("runbook resume %s --again %s, or runbook mark %s %s done --reason TEXT")
         :format(session.name, item.id, session.name, item.id) }
   end
   session.journal:decide("again", item.id, "asked")
