@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -194,6 +195,8 @@ spawn_child(struct process *p, uv_loop_t *loop, const struct process_spawn *spaw
 		stdio[i].flags = UV_INHERIT_FD;
 		stdio[i].data.fd = i == 1 && spawn->duplex ? ends[0][1] : ends[i][1];
 	}
+	/* Libraries open sockets of their own (libcurl's are not close-on-exec), and we may have been given some. */
+	close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
 	return uv_spawn(loop, &p->handle, &options);
 }
 
