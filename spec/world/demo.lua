@@ -1,0 +1,86 @@
+-- demo.lua - `make demo`: two throw-away ssh servers, homes on one of them, and nfs-move.lua between the two.
+--
+-- What a person would answer is given on the command line, so it runs by itself. Then another program (tree.py)
+-- compares both servers. Nothing is left behind.
+
+local world = require "spec.world"
+
+local HOMES = 60
+
+local function say(text, ...)
+  io.stdout:write("\27[1m# " .. text:format(...) .. "\27[0m\n")
+  io.stdout:flush()
+end
+
+if os.getenv "NO_COLOR" or not os.getenv "TERM" or os.getenv "TERM" == "dumb" then
+  function say(text, ...)
+    io.stdout:write("# " .. text:format(...) .. "\n")
+    io.stdout:flush()
+  end
+end
+
+local function directory(m)
+  return ([[
+  ssh: %s
+  port: %d
+  user: %s
+  sudo: true
+  path: /srv/homes
+  host_key: %s
+  identity: %s
+]]):format(m.address, m.port, m.user_sudo, m.fingerprint, m.key)
+end
+
+-- On our terminal, so that people see what they would see.
+local function show(argv)
+  local words = {}
+  for i, word in ipairs(argv) do
+    words[i] = word:find "^[%w./=:@_-]+$" and word or world.quote(word)
+  end
+  local line = table.concat(words, " ")
+  io.stdout:write("$ " .. line .. "\n")
+  io.stdout:flush()
+  local _, how, code = os.execute(line)
+  return how == "signal" and 128 + code or code
+end
+
+local function demo()
+  say "Two throw-away servers, reached by ssh on addresses of this machine"
+  local old, new = world.sshd { name = "nfs-old" }, world.sshd { name = "nfs-new" }
+  world.homes(old:path "/srv/homes", { homes = HOMES })
+  new:must "mkdir /srv/homes"
+  say("%s %s:%d has %d homes with %s files and folders; %s %s:%d has none", old.name, old.address, old.port,
+    HOMES, old:must "find /srv/homes -mindepth 1 -printf x | wc -c", new.name, new.address, new.port)
+
+  local folder = world.folder "demo"
+  local params = folder .. "/demo.yaml"
+  world.write(params, ("from:\n%sto:\n%swindow: 1h\nreceipts: %s/receipts.json\n"):format(
+    directory(old), directory(new), folder))
+  local before = world.tree(old:path "/srv/homes")
+
+  say "The procedure, with the two answers a person would give"
+  local code = show {
+    world.runbook, "run", "nfs-move.lua", "--params", params, "--state", folder .. "/state", "--no-input",
+    "--confirm", "stop-writers=nfs-move", "--done", "stop-writers=demo",
+  }
+  if code ~= 0 then
+    say("It ended with %d", code)
+    return code
+  end
+
+  say "Both servers compared by another program: type, bytes, mode, owner, time, links, xattrs, ACLs, holes"
+  local difference = world.tree_difference(old:path "/srv/homes", new:path "/srv/homes", { "lost+found", ".runbook" })
+  if world.tree(old:path "/srv/homes") ~= before then
+    difference = "the source has changed\n" .. difference
+  end
+  io.stdout:write(difference == "" and "identical, and the source is as it was\n" or difference .. "\n")
+  return difference == "" and 0 or 1
+end
+
+local ok, result = xpcall(demo, debug.traceback)
+world.stop()
+if not ok then
+  io.stderr:write(tostring(result), "\n")
+  return 70
+end
+return result
