@@ -59,7 +59,8 @@ function retry.call(o, fn)
     local delay = math.max(retry.delay(n), err.retry_after or 0) -- the other side may have said how long
     events.emit {
       type = "notice", target = o.target, tries = n, delay = delay,
-      text = ("%s: %s; %s again in %.0f s"):format(o.target, text, o.what, math.max(1, delay)),
+      text = ("%s%s; %s again in %.0f s"):format(text:sub(1, #o.target) == o.target and "" or o.target .. ": ", text, o.what,
+        math.max(1, delay)),
     }
     task.sleep(delay)
   end

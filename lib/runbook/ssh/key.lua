@@ -57,13 +57,14 @@ mv -f "$stage" "$file"]]
 -- $1 line for known_hosts or nothing, $2 options of ssh; then the command. Runs under the agent, whose key comes by stdin.
 -- rsync takes its ssh from RSYNC_RSH; other programs find the same options in RUNBOOK_SSH.
 scripts.under_agent = [[
+trap 'kill "$SSH_AGENT_PID"' EXIT
 ssh-add -q - || exit 1
 exec </dev/null
 known=$1 ssh="ssh -o BatchMode=yes $2"; shift 2
 if [ -n "$known" ]; then
   umask 077
   file=$(mktemp) || exit 1
-  trap 'rm -f "$file"' EXIT
+  trap 'rm -f "$file"; kill "$SSH_AGENT_PID"' EXIT
   trap 'exit 143' TERM
   printf '%s\n' "$known" >"$file"
   ssh="$ssh -o StrictHostKeyChecking=yes -o UserKnownHostsFile=$file -o GlobalKnownHostsFile=/dev/null -o HostKeyAlias=runbook-source"
