@@ -28,8 +28,9 @@ scripts.stat = [[stat $2 -c '%f %s %u %g %Y %i %d %h' "$1"]]
 
 -- Types and names, each ended by a zero byte: names may hold anything else.
 scripts.list = [[
-cd "$1" || exit 1
-[ -r . ] || { echo "$1: Permission denied" >&2; exit 1; }
+if [ ! -e "$1" ]; then stat "$1" >/dev/null || exit 1; fi
+if [ ! -d "$1" ]; then echo "$1: Not a directory" >&2; exit 1; fi
+if ! cd "$1" 2>/dev/null || [ ! -r . ]; then echo "$1: Permission denied" >&2; exit 1; fi
 for name in * .[!.]* ..?*; do
   if [ -L "$name" ]; then type=link
   elif [ -d "$name" ]; then type=directory
@@ -89,8 +90,7 @@ rm -rf "$1"]]
 scripts.space = [[stat -f -c '%S %b %a %c %d %T' "$1" || exit 1
 quota -w -p 2>/dev/null || :]]
 
-scripts.mount = [[readlink -f "$1" || exit 1
-[ -e "$1" ] || { echo "$1: No such file or directory" >&2; exit 1; }
+scripts.mount = [[stat "$1" >/dev/null && readlink -f "$1" || exit 1
 cat /proc/self/mountinfo]]
 
 scripts.remove_empty = [[
