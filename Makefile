@@ -22,7 +22,7 @@ endif
 
 PKGS_BUILD := ca-certificates gcc libc6-dev libcurl4-openssl-dev libedit-dev liblua5.4-dev libsqlite3-dev libssl-dev \
               libuv1-dev libyaml-dev lua-argparse lua5.4 make pkg-config zlib1g-dev
-PKGS_RUN   := libcurl4 openssh-client rsync
+PKGS_RUN   := libcurl4 libedit2 openssh-client rsync
 PKGS_WORLD := acl age attr curl e2fsprogs fuse3 lua-busted openssh-server openssl lua-dkjson procps python3 sudo util-linux
 PKGS_LINT  := cppcheck lua-check shellcheck
 PKGS_BENCH := ansible-core clustershell pdsh
@@ -66,10 +66,7 @@ $(BUILD)/deps/config.mk: $(BUILD)/deps/BUILD
 deps: $(BUILD)/deps/BUILD $(BUILD)/deps/RUN $(BUILD)/deps/WORLD $(BUILD)/deps/LINT $(BUILD)/deps/BENCH
 
 $(BUILD)/runbook: $(BUILD)/main.o $(BUILD)/librunbook.a
-	$(CC) $(RB_SAN) $(LDFLAGS) -o $@ $^ $(DEP_LIBS) $(RB_EDIT) $(LDLIBS)
-
-# Line editing is the command's, and linked only once something uses it.
-RB_EDIT := $(if $(shell grep -ls 'histedit\.h\|editline/' src/*.c src/lua/*.c),-ledit)
+	$(CC) $(RB_SAN) $(LDFLAGS) -o $@ $^ $(DEP_LIBS) $(LDLIBS)
 
 # Whole in itself: who embeds it links the libraries of the distribution and nothing that was built here.
 $(BUILD)/librunbook.a: $(LIB_OBJ)
@@ -106,7 +103,7 @@ $(BUILD)/world/%: spec/world/%.c $(BUILD)/deps/config.mk
 # A program that embeds the library; a spec runs it.
 $(BUILD)/examples/embed: examples/embed/embed.c $(BUILD)/librunbook.a
 	@mkdir -p $(@D)
-	$(CC) $(RB_CPPFLAGS) $(CPPFLAGS) $(RB_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(DEP_LIBS) $(RB_EDIT) $(LDLIBS)
+	$(CC) $(RB_CPPFLAGS) $(CPPFLAGS) $(RB_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(DEP_LIBS) $(LDLIBS)
 
 # Servers with users, disks and process lists of their own are root's to make.
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)

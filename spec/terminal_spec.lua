@@ -147,6 +147,103 @@ describe("a question at the terminal", function()
   end)
 end)
 
+describe("a line that can be edited", function()
+  local up, left, enter = "\27[A", "\27[D", "\r"
+
+  it("is edited in place, letters of several bytes too", function()
+    local seen = at_terminal([[
+      local e = require("runbook.terminal").editor()
+      print(("got %q"):format(e:read "> "))
+      e:close()
+    ]], { { "> ", "sü" .. left .. "x\5z" .. enter } }, { SHELL = "/bin/sh", TERM = "xterm", LC_ALL = "C.UTF-8" })
+    assert.matches('got "sxüz"', seen, 1, true)
+    assert.matches(" icanon ", seen, 1, true)
+    assert.matches(" echo ", seen, 1, true)
+  end)
+
+  it("brings back the lines before it, also those of yesterday", function()
+    local path = world.folder "history" .. "/lines"
+    local program = ([[
+      local e = require("runbook.terminal").editor(%q)
+      print("got " .. e:read "1> ")
+      print("got " .. e:read "2> ")
+      e:close()
+    ]]):format(path)
+    local seen = at_terminal(program, { { "1> ", "first" .. enter }, { "2> ", up .. enter } })
+    assert.matches("got first.*got first", seen)
+    assert.equal("first\n", world.read(path))
+    assert.equal("600", world.must("stat -c %a " .. path))
+    seen = at_terminal(program, { { "1> ", up .. "!" .. enter }, { "2> ", up .. up .. enter } })
+    assert.matches("got first!.*got first\n", seen)
+    assert.equal("first\nfirst!\nfirst\n", world.read(path))
+  end)
+
+  it("ends with nil at Ctrl-D, and leaves the loop free meanwhile", function()
+    local seen = at_terminal([[
+      local task = require "runbook.core.task"
+      local turns = 0
+      local other = task.spawn(function() while true do task.sleep(0.001) turns = turns + 1 end end)
+      local e = require("runbook.terminal").editor()
+      local line = e:read "> "
+      other:cancel()
+      print("got", line, turns > 5)
+    ]], { { "> ", function() world.must "sleep 0.1" end }, { "", "\4" } })
+    assert.matches("got\tnil\ttrue", seen, 1, true)
+  end)
+
+  it("gives the terminal back when it is cancelled, closed, or the program leaves", function()
+    for _, how in ipairs { "reader:cancel()", "e:close()", "os.exit(7)" } do
+      local seen = at_terminal(([[
+        local task = require "runbook.core.task"
+        local e = require("runbook.core.terminal").editor()
+        local reader = task.spawn(function() return e:read "> " end)
+        task.sleep(0.1)
+        %s
+        task.join_all { reader }
+        print("ended", reader:result())
+      ]]):format(how), { { "> ", "half a line" } })
+      assert.matches(" icanon ", seen, 1, true)
+      assert.matches(" echo ", seen, 1, true)
+      assert.matches(({
+        ["reader:cancel()"] = "ended\tfalse\tcancelled", ["e:close()"] = "ended\ttrue\tnil\tthe editor was closed\tECLOSED",
+        ["os.exit(7)"] = "code 7",
+      })[how], seen, 1, true)
+    end
+  end)
+
+  it("leaves Ctrl-C a signal, and reads on afterwards", function()
+    local seen = at_terminal([[
+      local task = require "runbook.core.task"
+      local e = require("runbook.core.terminal").editor()
+      local reader = task.spawn(function() return e:read "1> " end)
+      print("signal " .. require("runbook.core.signal").next())
+      reader:cancel()
+      task.join_all { reader }
+      task.sleep(0.1)
+      print("got", e:read "2> ")
+    ]], { { "1> ", "abc\3" }, { "2> ", "next" .. enter } })
+    assert.matches("signal INT", seen, 1, true)
+    assert.matches("got\tnext", seen, 1, true)
+  end)
+
+  it("is refused while somebody else has the terminal", function()
+    local seen = at_terminal([[
+      local task, core = require "runbook.core.task", require "runbook.core.terminal"
+      local e = core.editor()
+      local reader = task.spawn(function() return e:read "first " end)
+      task.sleep(0.05)
+      print(core.ask("second ", true))
+      print(e:read "third ")
+      task.join_all { reader }
+      print("joined", reader:result())
+      e:close()
+      print(pcall(e.read, e, "fourth"))
+    ]], { { "EBUSY", "" }, { "EBUSY", "one" .. enter } })
+    assert.matches("joined\ttrue\tone", seen, 1, true)
+    assert.matches("(editor is closed)", seen, 1, true)
+  end)
+end)
+
 describe("terminal", function()
   it("knows its size and whether it is one", function()
     local seen = at_terminal([[

@@ -42,6 +42,29 @@ terminal_restore(void)
 		tcsetattr(asked.fd, TCSANOW, &asked.before);
 }
 
+const char *
+terminal_take(int fd)
+{
+	static bool registered;
+
+	if (asked.open)
+		return "EBUSY";
+	if (tcgetattr(fd, &asked.before) != 0)
+		return "ENOTTY";
+	if (!registered)
+		registered = atexit(terminal_restore) == 0;
+	asked.fd = fd;
+	asked.open = 1;
+	return NULL;
+}
+
+void
+terminal_give(void)
+{
+	terminal_restore();
+	asked.open = 0;
+}
+
 bool
 terminal_available(void)
 {
@@ -116,8 +139,7 @@ end(struct terminal_question *q)
 	q->open = false;
 	if (!(q->asking.c_lflag & ECHO))
 		show(q, "\n", 1);	/* the one that was typed was not shown */
-	terminal_restore();
-	asked.open = 0;
+	terminal_give();
 	q->closing = 2;
 	uv_close((uv_handle_t *)&q->poll, handle_closed);
 	uv_close((uv_handle_t *)&q->resumed, handle_closed);
@@ -185,28 +207,21 @@ resumed(uv_signal_t *handle, int number)
 static bool
 take_terminal(struct terminal_question *q, bool echo)
 {
-	static bool registered;
+	const char *code = "ENOTTY";
 
-	if (asked.open) {
-		fail(q, "EBUSY", "another question is open on this terminal");
-		return false;
-	}
 	q->fd = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
-	if (q->fd < 0 || tcgetattr(q->fd, &asked.before) != 0) {
+	if (q->fd < 0 || (code = terminal_take(q->fd)) != NULL) {
 		if (q->fd >= 0)
 			close(q->fd);
-		fail(q, "ENOTTY", "there is no terminal to ask at");
+		fail(q, code, strcmp(code, "EBUSY") == 0 ? "another question is open on this terminal"
+		                                         : "there is no terminal to ask at");
 		return false;
 	}
-	if (!registered)
-		registered = atexit(terminal_restore) == 0;
 	q->asking = asked.before;
 	q->asking.c_iflag |= ICRNL;
 	q->asking.c_lflag |= ICANON | ISIG | ECHO | ECHOE | ECHOK;
 	if (!echo)
 		q->asking.c_lflag &= ~(tcflag_t)(ECHO | ECHONL);
-	asked.fd = q->fd;
-	asked.open = 1;
 	tcsetattr(q->fd, TCSAFLUSH, &q->asking);
 	return true;
 }
@@ -230,8 +245,7 @@ terminal_ask(uv_loop_t *loop, const char *prompt, size_t length, bool echo, void
 	q->resumed.data = q;
 	if (uv_poll_init(loop, &q->poll, q->fd) != 0) {
 		fail(q, "ENOTTY", "the terminal cannot be waited for");
-		terminal_restore();
-		asked.open = 0;
+		terminal_give();
 		close(q->fd);
 		q->closing = 1;
 		uv_close((uv_handle_t *)&q->resumed, handle_closed);

@@ -41,4 +41,12 @@ void terminal_question_free(struct terminal_question *q);
 /* The terminal as it was before the open question, if there is one.  Safe in a signal handler. */
 void terminal_restore(void);
 
+/*
+ * For whoever else changes the terminal at fd for a while (terminal_edit.c): remembers what it is like,
+ * for terminal_restore.  NULL, or the code of why not: "EBUSY", "ENOTTY".
+ */
+const char *terminal_take(int fd);
+/* It is as it was again. */
+void terminal_give(void);
+
 #endif

@@ -6,7 +6,9 @@
 ---     end
 
 local core = require "runbook.core.terminal"
+local effect = require "runbook.effect"
 local errors = require "runbook.errors"
+local file = require "runbook.core.file"
 local options = require "runbook.options"
 
 local terminal = {
@@ -33,6 +35,66 @@ function terminal.ask(o)
     echo = name == nil
   end
   return (errors.check(nil, "ask at the terminal", core.ask(o.prompt, echo, name)))
+end
+
+local LINES_KEPT = 1000
+
+local Editor = {}
+local editor_mt = { __name = "runbook.terminal.editor", __index = Editor }
+
+--- Read a line, which is remembered when it says something.
+---@async
+---@param prompt string
+---@return string? line  nil: the input has ended
+function Editor:read(prompt)
+  local line = errors.check(nil, "read a line at the terminal", self.core:read(prompt))
+  if line and line:find("%S") and line ~= self.latest then
+    self.core:remember(line)
+    self.latest = line
+    local kept = self.path and io.open(self.path, "a")
+    if kept then
+      kept:write(line, "\n")
+      kept:close()
+    end
+  end
+  return line
+end
+
+--- Give the terminal back.
+function Editor:close()
+  self.core:close()
+end
+
+editor_mt.__close = Editor.close
+
+-- The lines of earlier editors, oldest first; the file is made, for its owner alone, and kept short.
+local function earlier_lines(path)
+  local text, lines = file.read(path, 16 << 20), {}
+  for line in (text or ""):gmatch("[^\n]+") do
+    lines[#lines + 1] = line
+  end
+  if text == nil or #lines > 2 * LINES_KEPT then
+    lines = table.move(lines, math.max(1, #lines - LINES_KEPT + 1), #lines, 1, {})
+    file.write(path, table.concat(lines, "\n") .. (#lines > 0 and "\n" or ""), { mode = tonumber("600", 8) })
+  end
+  return lines
+end
+
+--- Lines that can be edited, with earlier ones at hand (arrow keys, Ctrl-R); nil where there is no terminal or no libedit.
+---@async
+---@param path? string  where lines are kept between two editors; that they cannot be is no reason to fail
+---@return table? editor
+function terminal.editor(path)
+  local editor = core.editor()
+  if editor == nil then
+    return nil
+  end
+  local self = setmetatable({ core = editor, path = path, latest = nil }, editor_mt)
+  for _, line in ipairs(path and effect.own(earlier_lines, path) or {}) do
+    editor:remember(line)
+    self.latest = line
+  end
+  return self
 end
 
 local function set(name)

@@ -4,6 +4,7 @@ local arguments = require "runbook.arguments"
 local embed = require "runbook.core.embed"
 local errors = require "runbook.errors"
 local failure = require "runbook.failure"
+local file = require "runbook.core.file"
 local output = require "runbook.output"
 local visible = require "runbook.visible"
 
@@ -137,11 +138,22 @@ local function evaluate(chunk)
   output.flush()
 end
 
+-- Where the lines of earlier times are; nil when there is no place for them.
+local function history()
+  local store = require "runbook.store"
+  local made = require("runbook.effect").own(file.mkdir, store.root(), { parents = true, mode = tonumber("700", 8) })
+  return made and store.root() .. "/repl-history"
+end
+
 -- A line from the terminal, or from whatever stdin is.
 local function reader()
   local terminal = require "runbook.terminal"
   if terminal.is "stdin" and terminal.available() then
+    local editor = terminal.editor(history())
     return function(prompt)
+      if editor then
+        return editor:read(prompt)
+      end
       return terminal.ask { prompt = prompt }
     end, true
   end
