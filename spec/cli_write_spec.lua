@@ -92,10 +92,8 @@ Half-way: nothing is lost.
 
 Parameters
 
-  what    the thing (string, required)
-            text
-  how     in which way (choice, default slow)
-            fast, slow
+  what    the thing (string; required)
+  how     in which way (fast, slow; default slow)
 
 While people work
 -----------------

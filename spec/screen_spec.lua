@@ -304,6 +304,8 @@ describe("words for numbers", function()
     assert.equal("3 h 12 min", human.duration(11520))
     assert.equal("2 d 3 h", human.duration(51 * 3600))
     assert.equal("1 home", human.plural(1, "home"))
+    assert.equal("One two three.\n\nFour:\n    x\n    y\nfive",
+      human.paragraphs("    One two\n    three.\n\n    Four:\n        x\n        y\n    five\n  "))
     assert.equal("db,n[08-11],web[1-3,7].x", human.fold { "web1.x", "web2.x", "db", "web3.x", "web7.x", "n08", "n09", "n10", "n11" })
   end)
 end)

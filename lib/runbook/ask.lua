@@ -78,7 +78,7 @@ end
 local function introduce(o)
   local lines = { "", heading(o), "" }
   if o.text and o.text ~= "" then
-    for _, line in ipairs(human.wrap(clean(o.text), way.width() - 4)) do
+    for _, line in ipairs(human.wrap(human.paragraphs(clean(o.text)), way.width() - 4)) do
       lines[#lines + 1] = "   " .. line
     end
     lines[#lines + 1] = ""

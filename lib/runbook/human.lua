@@ -161,6 +161,32 @@ function human.wrap(text, width)
   return lines
 end
 
+--- A text that was written between [[ ]]: its common indentation goes, and the lines of a paragraph become one.
+--- Lines that are indented further stay as they are.
+---@param text string
+---@return string
+function human.paragraphs(text)
+  local margin
+  for line in text:gmatch("[^\n]+") do
+    local indent = line:match("^( *)%S")
+    if indent and (not margin or #indent < #margin) then
+      margin = indent
+    end
+  end
+  local lines, open = {}, false
+  for line in (text:gsub("%s+$", "") .. "\n"):gmatch("(.-)\n") do
+    line = line:sub(1, #(margin or "")):match("^ *$") and line:sub(#(margin or "") + 1) or line
+    local flows = line ~= "" and not line:match("^%s")
+    if flows and open then
+      lines[#lines] = lines[#lines] .. " " .. line
+    elseif line ~= "" or #lines > 0 then
+      lines[#lines + 1] = line
+    end
+    open = flows
+  end
+  return table.concat(lines, "\n")
+end
+
 --- Rows of a label and a text, the texts below each other:
 ---
 ---       what    No space left on device

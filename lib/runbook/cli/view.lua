@@ -17,20 +17,16 @@ function view.declare(parser)
 end
 
 local function parameter_rows(declaration)
-  local types = require "runbook.types"
   local rows = {}
   for _, one in ipairs(declaration) do
-    local known = types.find(one[2])
-    local what = one.choices and table.concat(one.choices, ", ") or known and known.help or one[2]
-    local need = one.default == nil and not one.optional and "required" or nil
-    if one.default ~= nil then
-      local default = type(one.default) == "table" and require("runbook.json").encode(one.default) or tostring(one.default)
-      need = "default " .. default
+    local kind = one.choices and table.concat(one.choices, ", ") or one[2]
+    local need = one.optional and "optional" or "required"
+    if type(one.default) == "table" then
+      need = next(one.default) == nil and "default none" or "default " .. require("runbook.json").encode(one.default)
+    elseif one.default ~= nil then
+      need = "default " .. tostring(one.default)
     end
-    rows[#rows + 1] = { one[1], ("%s (%s%s)"):format(one[3], one[2], need and ", " .. need or "") }
-    if what ~= one[2] then
-      rows[#rows + 1] = { "", "  " .. what }
-    end
+    rows[#rows + 1] = { one[1], ("%s (%s; %s)"):format(one[3], kind, need) }
   end
   return rows
 end
@@ -125,7 +121,7 @@ local function step_lines(item, number, widest, sources, o)
   end
   local text = item.options and item.options.text
   if type(text) == "string" then
-    add_text(lines, text, 7, o.width)
+    add_text(lines, human.paragraphs(text), 7, o.width)
   end
   for _, note in ipairs(notes(item)) do
     add_text(lines, "- " .. note, 7, o.width)
