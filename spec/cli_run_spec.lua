@@ -145,6 +145,17 @@ describe("runbook run", function()
     assert.is_nil(command.run(folder, { "run", "sub/ask.lua" }).err:find("replaced", 1, true))
     assert.matches("main replaced\n", command.run(folder, { "run", "sub/ask.lua", "--lib", "." }).err)
     assert.equal(66, command.run(folder, { "run", "sub/ask.lua", "--lib", "sub" }).code)
+    -- a run that was begun with them is not gone on with without them
+    world.must(("mv %s/sub/ask.lua %s"):format(folder, folder))
+    world.write(folder .. "/ask.lua", world.read(folder .. "/ask.lua") .. '\nrb.manual("m", "M")')
+    assert.equal(5, command.run(folder, { "run", "ask.lua", "--name", "own" }).code)
+    local resumed = command.run(folder, { "resume", "own-1", "--done", "m=ada" })
+    assert.equal(64, resumed.code)
+    assert.matches("to go on with them: %-%-lib %.\n", resumed.err)
+    assert.equal(0, command.run(folder, { "resume", "own-1", "--done", "m=ada", "--lib", "." }).code)
+    -- the same text is no other library
+    world.write(folder .. "/lib/runbook/here.lua", require("runbook.core.embed").source "runbook.here")
+    assert.is_nil(command.run(folder, { "run", "ask.lua" }).err:find("using", 1, true))
   end)
 
   it("says when one computation holds everything up, and where", function()

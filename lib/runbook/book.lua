@@ -4,7 +4,6 @@ local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
 local embed = require "runbook.core.embed"
 local errors = require "runbook.errors"
-local events = require "runbook.events"
 local handle = require "runbook.handle"
 local params = require "runbook.params"
 local sandbox = require "runbook.sandbox"
@@ -295,30 +294,6 @@ function Book:include(path, group, level)
   self.prefix = outer .. group .. "/"
   load_file(self, full, text)
   self.prefix = outer
-end
-
---- Put a directory before the built-in libraries, and say which of them it replaces.
----@param directory string  its `lib/` holds e.g. runbook/sync.lua
-function book.prefer(directory)
-  local replaced = {}
-  for _, name in ipairs(embed.list("runbook")) do
-    local path = directory .. "/lib/" .. name:gsub("%.", "/") .. ".lua"
-    if name ~= "runbook.effect" and read_disk(path) then
-      replaced[name] = path
-      package.loaded[name] = nil
-    end
-  end
-  if next(replaced) == nil then
-    return
-  end
-  effect.allow_replacing()
-  table.insert(package.searchers, 2, function(name)
-    local path = replaced[name]
-    return path and assert(loadfile(path, "t")) or nil, path
-  end)
-  for name, path in pairs(replaced) do
-    events.notice(("using %s, not the built-in %s"):format(path, name))
-  end
 end
 
 return book

@@ -81,6 +81,19 @@ function cli.verb(name)
   }
 end
 
+-- Those of `--lib`, else those beside the runbook.
+local function choose_libraries(name, args)
+  if args.lib then
+    require("runbook.overlay").use(args.lib, true)
+  elseif name == "run" or name == "plan" then
+    local overlay = require "runbook.overlay"
+    local beside = overlay.beside(args.file)
+    if beside then
+      overlay.use(beside, false)
+    end
+  end
+end
+
 local function call_verb(words)
   local row = cli.verb(words[1])
   local name = row[1]
@@ -96,6 +109,7 @@ local function call_verb(words)
     output.result(arguments.help(parser, verb))
     return 0
   end
+  choose_libraries(name, args)
   if args.state then
     require("runbook.store").use(args.state)
   end

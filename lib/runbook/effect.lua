@@ -23,7 +23,6 @@ local effect = {}
 
 local RANK = { read = 1, change = 2, destroy = 3 }
 local verbs = {}
-local replacing = false
 
 --- For `inverse`: what was done needs no undoing (a copy never deletes what it copied).
 effect.NOT_NEEDED = "not needed"
@@ -140,7 +139,7 @@ end
 ---@return fun(...): any
 function effect.verb(d)
   d = check_verb(d, 2)
-  assert(verbs[d.name] == nil or replacing, "verb " .. d.name .. " is declared twice")
+  assert(verbs[d.name] == nil, "verb " .. d.name .. " is declared twice")
   verbs[d.name] = d
   return function(...)
     return perform(d, ...)
@@ -160,11 +159,6 @@ function effect.call(name, ...)
     errors.raise { kind = "internal", message = "no verb is called " .. tostring(name) }
   end
   return perform(d, ...)
-end
-
---- From now on a verb may be declared again: a library on disk takes the place of a built-in one.
-function effect.allow_replacing()
-  replacing = true
 end
 
 --- The declaration of a verb; nil when there is none.

@@ -83,6 +83,9 @@ function stage.play(args, fn, only)
     output.version()
   end
   local unsubscribe = subscribe(args, the_screen, only)
+  for _, line in ipairs(require("runbook.overlay").lines()) do
+    events.notice(line)
+  end
   local ticker = task.spawn(function()
     while true do
       task.sleep(TICK)

@@ -19,11 +19,22 @@ function resume.declare(parser)
   arguments.declare_voice(parser)
 end
 
+--- A run that was begun with libraries of its own goes on with them. Which runbook it is, is known too late to choose them.
+---@param row table  from `store.get`
+---@param directory string?  `--lib`
+function resume.must_have_its_libraries(row, directory)
+  local overlay = require "runbook.overlay"
+  local beside = not directory and overlay.beside(row.runbook)
+  if beside and next(overlay.find(beside)) then
+    arguments.refuse(("%s has libraries of its own in %s/lib/runbook; to go on with them: --lib %s"):format(row.runbook, beside, beside))
+  end
+end
+
 function resume.main(args)
   local o = arguments.run_options(args)
   return require("runbook.stage").play(args, function()
     local row = require("runbook.store").get(args.run)
-    require("runbook.cli.run").prefer(args.lib, row.runbook)
+    resume.must_have_its_libraries(row, args.lib)
     return require("runbook.run").resume(row.name, o)
   end)
 end

@@ -22,7 +22,7 @@ function rollback.main(args)
   o.dry_run = args.dry_run
   return require("runbook.stage").play(args, function()
     local row = require("runbook.store").get(args.run, true)
-    require("runbook.cli.run").prefer(args.lib, row.runbook)
+    require("runbook.cli.resume").must_have_its_libraries(row, args.lib)
     return require("runbook.run").rollback(row.name, o)
   end)
 end

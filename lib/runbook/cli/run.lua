@@ -21,22 +21,6 @@ function run.declare(parser)
   arguments.declare_voice(parser)
 end
 
---- Libraries on disk come before the built-in ones: those of `--lib`, and those in lib/runbook beside the runbook.
----@param directory string?
----@param file string
-function run.prefer(directory, file)
-  local beside = file:match("^(.*)/[^/]*$") or "."
-  for _, one in ipairs { directory or beside, directory and beside } do
-    local there = io.open(one .. "/lib/runbook")
-    if there then
-      there:close()
-      return require("runbook.book").prefer(one)
-    elseif one == directory then
-      require("runbook.errors").raise { kind = "missing", target = one, message = ("%s has no lib/runbook"):format(one), tried = "--lib" }
-    end
-  end
-end
-
 --- Load the runbook a command line names, asking for parameters that are missing where somebody can be asked.
 ---@async
 ---@param args table
@@ -44,7 +28,6 @@ end
 function run.load(args)
   local ask = require "runbook.ask"
   local book = require "runbook.book"
-  run.prefer(args.lib, args.file)
   return book.load(args.file, { files = args.files, sets = args.sets, ask = ask.available() and ask.parameter or nil })
 end
 
