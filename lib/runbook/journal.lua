@@ -89,13 +89,23 @@ function journal.create(path, meta)
   end)
 end
 
---- Open the journal of a run that was made before.
+-- Killed before its first commit, a run has done nothing: it is as if it had never been.
+local function must_have_begun(j)
+  if #j:query "SELECT 1 FROM sqlite_master WHERE name = 'meta'" == 0 then
+    j:close()
+    errors.raise { kind = "missing", code = "ENEVER", target = j.path, message = "this run was ended before it began; nothing was done",
+      hint = "start it again" }
+  end
+end
+
+--- Open the journal of a run that was made before. Code ENEVER when that was killed before its first commit.
 ---@async
 ---@param path string
 ---@return runbook.Journal
 function journal.open(path)
   return effect.own(function()
     local j = wrap(path, open_database(path, false))
+    must_have_begun(j)
     j:load()
     local schema = tonumber(j.meta.schema)
     if schema ~= journal.SCHEMA then

@@ -25,7 +25,8 @@ end
 -- `recover` is what the next process does to something that a killed one left in the middle.
 states.run = machine {
   -- state               event        next                    resume          rollback      sweep
-  { "new",               "start",     "running",              "starts it",    "nothing",    "removes leftovers" },
+  { "new",               "start",     "running",              "starts it",    "goes back",  "removes leftovers" },
+  { "new",               "rollback",  "rolling-back" },
   { "running",           "recover",   "running",              "goes on",      "goes back",  "removes leftovers" },
   { "running",           "finish",    "done" },
   { "running",           "fail",      "failed" },

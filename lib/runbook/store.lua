@@ -176,9 +176,11 @@ end
 ---@return table[]
 function store.list()
   local list = {}
-  for i, name in ipairs(store.names()) do
+  for _, name in ipairs(store.names()) do
     local ok, row = xpcall(describe, errors.handler, name)
-    list[i] = ok and row or { name = name, state = "unreadable", error = errors.from(row), owes = {} }
+    if ok or row.code ~= "ENEVER" then
+      list[#list + 1] = ok and row or { name = name, state = "unreadable", error = errors.from(row), owes = {} }
+    end
   end
   return list
 end

@@ -207,6 +207,7 @@ if ! locate; then exit 0; fi
 if [ "$1" != any ] && ! ended && { alive supervisor || alive pid; }; then echo "it still runs" >&2; exit 1; fi
 rm -rf "$dir" || exit 1
 case $key in */*) (cd "$base" && rmdir -p "${key%/*}" 2>/dev/null); esac
+rmdir "$base" "${base%/*}" 2>/dev/null
 exit 0]]
 
 -- $1 part of a key. The keys of all jobs below it, a line each.
