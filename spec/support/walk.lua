@@ -1,5 +1,8 @@
---- Two real ssh servers, a runbook that uses every kind of change between them, and the oracle that says what they look like.
+--- Two real ssh servers, and an oracle that says what they look like.
 
+local gate = require "runbook.core.gate"
+local process = require "runbook.core.process"
+local task = require "runbook.core.task"
 local world = require "spec.world"
 
 local walk = {}
@@ -7,11 +10,28 @@ local walk = {}
 ---@class walk.Pair
 ---@field old world.Machine
 ---@field new world.Machine
----@field config string  an ssh_config that knows them as "old" and "new"
+---@field config string  an ssh_config that knows them by their names
 local Pair = {}
 Pair.__index = Pair
 
 walk.people = { "ann", "bob", "cyd", "dan" }
+
+--- Run a program of this machine while other tasks go on.
+---@async
+---@param ... string  its arguments
+---@return integer code  128 + n when a signal ended it
+---@return string output
+function walk.sh(...)
+  local argv = { "sh", "-c", 'exec "$@" 2>&1', "sh", ... }
+  local r = assert(gate.call("change", process.exec, { argv = argv }))
+  return r.status or 137, r.stdout
+end
+
+local function must(...)
+  local code, output = walk.sh(...)
+  assert(code == 0, output)
+  return output
+end
 
 --- Two machines as they are before every run.
 ---@async
@@ -22,21 +42,28 @@ function walk.pair(name)
   local pair = setmetatable({
     old = world.sshd { name = "old" .. name }, new = world.sshd { name = "new" .. name },
   }, Pair)
-  pair.config = world.ssh_config { pair.old, pair.new }
-  pair.first = { pair.old:must "cat /root/.ssh/authorized_keys", pair.new:must "cat /root/.ssh/authorized_keys" }
+  pair.machines = { pair.old, pair.new }
+  pair.config = world.ssh_config(pair.machines)
   pair:reset()
   return pair
 end
 
---- As they were at first: files, keys, no process of ours.
+-- Jobs have a directory below here, which is the account's own and stays.
+local RESET = [[
+ps -eo pid=,args= | while read -r pid command; do
+  case $pid:$command in 1:*|$$:*|*:sshd:\ /usr/sbin/sshd*|*ps\ -eo*) ;; *) kill -9 "$pid" ;; esac
+done 2>/dev/null
+find /srv /tmp /var/tmp /opt /root /home -mindepth 1 -not -path '*/.ssh*' -not -path '/home/rb-*' -delete
+mkdir -p /root/.local/state
+[ -e /run/world/first_keys ] || cp /root/.ssh/authorized_keys /run/world/first_keys
+cat /run/world/first_keys > /root/.ssh/authorized_keys
+]]
+
+--- As they were at first: files, keys, no process but sshd.
 ---@async
 function Pair:reset()
-  for i, machine in ipairs { self.old, self.new } do
-    for _, process in ipairs(machine:processes()) do
-      machine:sh(("kill -9 %d 2>/dev/null"):format(process.pid))
-    end
-    machine:must "find /srv /tmp /var/tmp /opt /home/rb-* -mindepth 1 -not -path '*/.ssh*' -delete; rm -rf /root/.local"
-    machine:write("/root/.ssh/authorized_keys", self.first[i] .. "\n")
+  for _, machine in ipairs(self.machines) do
+    machine:must(RESET)
   end
   self.old:must "mkdir /srv/data"
   for n, person in ipairs(walk.people) do
@@ -45,39 +72,49 @@ function Pair:reset()
   self.new:write("/srv/motd", "nothing here yet\n")
 end
 
--- The words of a line of tree.py that a second run need not repeat: times, and holes of what was just written.
-local function without_times(line)
+-- The words of a line of tree.py but the modification time, which no second run has.
+local function without_time(line)
   return (line:gsub("^(.- %l+ %d%d%d%d %d+:%d+) %d+", "%1"))
 end
 
 --- Everything on a machine's disks, a line per name.
+---@async
 ---@param machine world.Machine
----@param o { times?: boolean, left_out?: string[] }?
+---@param o { times?: boolean }?
 ---@return string
 function walk.disk(machine, o)
-  o = o or {}
-  local tree = world.tree(machine.folder .. "/disk", o.left_out)
-  if o.times then
-    return tree
-  end
   local lines = {}
-  for line in tree:gmatch "[^\n]+" do
-    lines[#lines + 1] = without_times(line)
+  for line in must("python3", "spec/world/tree.py", machine.folder .. "/disk"):gmatch "[^\n]+" do
+    lines[#lines + 1] = o and o.times and line or without_time(line)
   end
   return table.concat(lines, "\n")
 end
 
---- What runs on a machine besides its sshd, sorted; ssh sessions and their shells need a moment to end.
----@async
+--- What runs on a machine besides its sshd, sorted.
 ---@param machine world.Machine
 ---@return string
 function walk.processes(machine)
   local commands = {}
-  for i, process in ipairs(machine:processes()) do
-    commands[i] = process.command
+  for i, one in ipairs(machine:processes()) do
+    commands[i] = one.command
   end
   table.sort(commands)
   return table.concat(commands, "\n")
+end
+
+--- Wait until nobody is connected any more and no command of a lost connection still runs; jobs may.
+---@async
+function Pair:settle()
+  for _, machine in ipairs(self.machines) do
+    world.wait_until("the end of what was connected to " .. machine.name, function()
+      for line in walk.processes(machine):gmatch "[^\n]+" do
+        if line:find("sshd: ", 1, true) then
+          return false
+        end
+      end
+      return true
+    end)
+  end
 end
 
 --- Both machines: what is on their disks, and, once nobody is connected any more, what runs.
@@ -86,16 +123,17 @@ end
 ---@return string
 function Pair:state(o)
   local parts = {}
-  for _, machine in ipairs { self.old, self.new } do
-    for _ = 1, 300 do
+  self:settle()
+  for i, machine in ipairs(self.machines) do
+    for _ = 1, 100 do
       if walk.processes(machine) == "" then
         break
       end
-      require("runbook.core.task").sleep(0.01)
+      task.sleep(0.02)
     end
-    table.insert(parts, ("== %s"):format(machine.name:match "^%l+"))
+    table.insert(parts, ({ "== old", "== new" })[i])
     table.insert(parts, walk.disk(machine, o))
-    table.insert(parts, "-- processes: " .. walk.processes(machine))
+    table.insert(parts, "processes: " .. walk.processes(machine))
   end
   return table.concat(parts, "\n")
 end

@@ -45,7 +45,6 @@ for folder in home mnt opt root srv var/tmp tmp; do	# tmp last: it may hide the 
 	mount --rbind "$directory/disk/$folder" "/$folder"
 done
 
-# Ignored over exec too: orphans that end are gone, and not zombies that look alive.
-trap '' CHLD
+# Orphans that end are gone, and not zombies that look alive. (dash catches CHLD whatever its trap says.)
 : > /run/world/up
-exec sleep infinity
+exec env --ignore-signal=CHLD sleep infinity
