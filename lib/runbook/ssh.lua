@@ -40,6 +40,7 @@ local check_host = options.declare("ssh.host", {
   known_hosts = { "string", "a file instead of the usual ones", optional = true },
   seen_from_target = { "string", "where the other server finds it, if elsewhere", optional = true },
   name = { "string", "what messages call it", optional = true },
+  written_at = { "string", "where a person wrote it down, for messages", optional = true },
   timeout = { "number", "seconds to connect", default = 15 },
   keepalive = { "number", "seconds of silence before we ask whether it is there", default = 15 },
 })
@@ -58,14 +59,14 @@ local function key_kind(details)
   return (details.key_type or ""):gsub("^ssh%-", ""):gsub("^ecdsa%-sha2.*", "ecdsa"):gsub("^rsa%-sha2.*", "rsa")
 end
 
-local function unknown_host(name, details)
+local function unknown_host(name, details, written_at)
   local kind = key_kind(details)
   return {
     message = table.concat({
       name .. ": I have never met this server.",
       ("  It says   %s %s"):format(kind:upper(), details.fingerprint),
       ("  Compare   on its console: ssh-keygen -lf /etc/ssh/ssh_host_%s_key.pub"):format(kind),
-      "  Then      host_key: " .. details.fingerprint,
+      "  Then      host_key: " .. details.fingerprint .. (written_at and "      " .. written_at or ""),
     }, "\n"),
     hint = ("host_key: %s"):format(details.fingerprint),
   }
@@ -80,11 +81,12 @@ local function changed_host(name, details)
 end
 
 -- What the connecting engine found out, as an error value for people.
-local function connect_failure(name, message, code, details)
+local function connect_failure(o, message, code, details)
+  local name = o.name or o.host
   details = details or {}
   local e = { message = message }
   if code == "EHOSTKEY_UNKNOWN" then
-    e = unknown_host(name, details)
+    e = unknown_host(name, details, o.written_at)
   elseif code == "EHOSTKEY_CHANGED" then
     e = changed_host(name, details)
   elseif code == "EAUTH" or code == "EPROMPT" then
@@ -175,7 +177,7 @@ local function connect(o)
     password = o.password, answers = o.answers,
   }
   if not session then
-    errors.raise(connect_failure(o.name or o.host, message .. (said_by(carrier) or ""), code, details))
+    errors.raise(connect_failure(o, message .. (said_by(carrier) or ""), code, details))
   end
   return session, carrier
 end
