@@ -38,6 +38,13 @@ types.register("spec bucket", {
   show = tostring,
 })
 
+types.register("spec pair", {
+  help = "two ends and a rate", pinned = { "from" },
+  parse = function(raw, at)
+    return types.map({ { "from", "string", "one end" }, { "rate", "integer", "how fast" } }, raw, at)
+  end,
+})
+
 local declaration = {
   { "bucket", "spec bucket", "where to" },
   { "window", "duration", "how long", default = "2h" },
@@ -173,6 +180,12 @@ rate: fast
     assert.equal("b2", values.bucket.fields.name)
   end)
 
+  it("does not put a key into what is no map", function()
+    local path = file(good .. "version: 1\n")
+    assert.equal("-p: 1 thing to fix\n  version.x           `version` is no map here; give the whole of it",
+      complaint(params.load, { declaration = declaration, files = { path }, sets = { "version.x=1" } }))
+  end)
+
   it("takes paths relative to the file they stand in", function()
     local path = file "bucket: {name: b, key: keys/id}\nmode: copy\n"
     local values = params.load { declaration = declaration, files = { path } }
@@ -251,6 +264,25 @@ describe("params in a journal", function()
     assert.matches("bucket              a run keeps its spec bucket",
       complaint(params.thaw, declaration, frozen, { sets = { "bucket.name=b2" } }), 1, true)
     assert.is_table(params.thaw(declaration, frozen, { sets = { "bucket.name=b1" } }))
+  end)
+
+  it("keep some keys of a map, if its type says so", function()
+    local d = { { "pair", "spec pair", "what to copy" } }
+    local kept = params.freeze(params.load { declaration = d, sets = { "pair={from: a, rate: 1}" } })
+    assert.equal(2, params.thaw(d, kept, { sets = { "pair.rate=2" } }).pair.rate)
+    assert.matches("pair.from           a run keeps its from", complaint(params.thaw, d, kept, { sets = { "pair.from=b" } }), 1, true)
+  end)
+
+  it("hold references and never a secret", function()
+    local path = file "correct horse battery\n"
+    local d = { { "token", "secret", "what to log in with" } }
+    local given = params.load { declaration = d, sets = { "token=file:" .. path } }
+    assert.is_true(require("runbook.secret").is(given.token))
+    require("runbook.secret").ready(given.token)
+    assert.equal("«secret:token»", params.show(given)[1].text)
+    local text = json.encode(params.freeze(given))
+    assert.is_nil(text:find("horse", 1, true))
+    assert.is_true(require("runbook.secret").is(params.thaw(d, json.decode(text)).token))
   end)
 end)
 

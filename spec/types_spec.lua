@@ -152,6 +152,21 @@ describe("type", function()
   end)
 end)
 
+describe("a host that nobody has met", function()
+  it("says what to write, and where in the parameter file", function()
+    local world = require "spec.world"
+    local server <close> = world.sshd { name = "stranger" }
+    local folder = world.folder "unmet"
+    world.write(folder .. "/none", "")
+    world.write(folder .. "/p.yaml", ("old:\n  ssh: %s\n  port: %d\n  known_hosts: none\n"):format(server.address, server.port))
+    local given = params.load { declaration = { { "old", "host", "the old one" } }, files = { folder .. "/p.yaml" } }
+    local ok, err = pcall(given.old.query, given.old, { "true" })
+    assert.is_false(ok)
+    assert.equal("identity", err.kind)
+    assert.matches(("host_key: %s      below `old` in %s/p.yaml, line 1"):format(server.fingerprint, folder), tostring(err), 1, true)
+  end)
+end)
+
 describe("type", function()
   local kept, written_at = {}, nil
 
@@ -245,6 +260,7 @@ describe("type", function()
     assert.is_nil(types.find "strin")
     for _, name in ipairs(types.names()) do
       assert.is_table(types.find(name))
+      assert.is_nil(types.find(name).internal)
     end
   end)
 end)

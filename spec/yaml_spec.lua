@@ -141,6 +141,10 @@ describe("yaml.decode", function()
     end
   end)
 
+  it("says in words what a tab does", function()
+    assert.equal("line 2, column 1: a tab, %, @ or ` cannot stand here; indent with spaces, and put text in quotes", (refusal "a:\n\tb: 1"))
+  end)
+
   it("takes one document, or a list of all", function()
     assert.same({ 1, yaml.null, { a = 2 } }, yaml.decode("--- 1\n---\n--- {a: 2}\n...\n", { many = true }))
     assert.same({}, yaml.decode("# nothing\n", { many = true }))

@@ -523,8 +523,11 @@ parse_failed(struct reader *r, const yaml_parser_t *p)
 		         p->problem_offset + 1, p->problem);
 		return false;
 	}
-	snprintf(what, sizeof what, "%s%s%s", p->problem ? p->problem : "not YAML",
-	         p->context ? ", " : "", p->context ? p->context : "");
+	if (p->problem != NULL && strcmp(p->problem, "found character that cannot start any token") == 0)
+		snprintf(what, sizeof what, "a tab, %%, @ or ` cannot stand here; indent with spaces, and put text in quotes");
+	else
+		snprintf(what, sizeof what, "%s%s%s", p->problem ? p->problem : "not YAML",
+		         p->context ? ", " : "", p->context ? p->context : "");
 	return fail_at(r, &p->problem_mark, what);
 }
 

@@ -15,6 +15,7 @@ local errors = require "runbook.errors"
 local file = require "runbook.core.file"
 local json = require "runbook.json"
 local nearest = require "runbook.nearest"
+local placeholders = require "runbook.params.placeholders"
 local report = require "runbook.params.report"
 local types = require "runbook.types"
 local yaml = require "runbook.yaml"
@@ -226,6 +227,26 @@ local function parse_word(text)
   return text
 end
 
+-- Puts a value at its path; the maps above it are made where there is nothing yet.
+local function put(load, path, value, origin)
+  local parent, above = load.tree, ""
+  for part in path:gmatch("([^.]+)%.") do
+    above = above == "" and part or above .. "." .. part
+    if parent[part] == nil then
+      parent[part] = json.object {}
+      load.origins[above] = origin
+    elseif not types.is_map(parent[part]) then
+      load.problems[#load.problems + 1] = {
+        label = origin.label, path = path, message = ("`%s` is no map here; give the whole of it"):format(above),
+      }
+      return
+    end
+    parent = parent[part]
+  end
+  parent[path:match("([^.]+)$")] = value
+  load.origins[path] = origin
+end
+
 -- "homes.rate=10MB/s": the word is taken as it is, only [lists] and {maps} are read as YAML.
 local function add_set(load, set, origin)
   local path, text = set:match("^([%a_][%w_.-]*)=(.*)$")
@@ -239,17 +260,7 @@ local function add_set(load, set, origin)
     load.problems[#load.problems + 1] = { label = origin.label, path = path, message = errors.from(value).message }
     return
   end
-  local parent, above = load.tree, ""
-  for part in path:gmatch("([^.]+)%.") do
-    above = above == "" and part or above .. "." .. part
-    if not types.is_map(parent[part]) then
-      parent[part] = json.object {}
-      load.origins[above] = origin
-    end
-    parent = parent[part]
-  end
-  parent[path:match("([^.]+)$")] = value
-  load.origins[path] = origin
+  put(load, path, value, origin)
 end
 
 -- For words that stand in no file: "-p", "prompt".
@@ -390,16 +401,28 @@ local function copy(value)
   return json.decode(json.encode(value))
 end
 
+local function refuse_pinned(load, path, kind, before, after)
+  if same(before, after) then
+    return
+  end
+  local origin = load.origins[path] or {}
+  load.problems[#load.problems + 1] = {
+    path = path, file = origin.file, line = origin.line, label = origin.label,
+    message = ("a run keeps its %s; to use another, start a new run"):format(kind),
+  }
+end
+
 -- Which cluster, which host, which path: a run that changed them half-way would be two runs.
-local function refuse_pinned(load, before)
+local function check_pinned(load, before)
   for _, item in ipairs(load.declaration) do
-    local name = item[1]
-    if types.find(item[2]).pinned and not same(before[name], load.tree[name]) then
-      local origin = load.origins[name] or {}
-      load.problems[#load.problems + 1] = {
-        path = name, file = origin.file, line = origin.line, label = origin.label,
-        message = ("a run keeps its %s; to use another, start a new run"):format(item[2]),
-      }
+    local name, kind = item[1], item[2]
+    local pinned, old, new = types.find(kind).pinned, before[name], load.tree[name]
+    if type(pinned) == "table" and types.is_map(old) and types.is_map(new) then
+      for _, key in ipairs(pinned) do
+        refuse_pinned(load, name .. "." .. key, key, old[key], new[key])
+      end
+    elseif pinned then
+      refuse_pinned(load, name, kind, old, new)
     end
   end
 end
@@ -416,7 +439,7 @@ function params.thaw(declaration, data, o)
   load.tree, load.origins, load.files = data.values, data.origins, data.files
   local before = copy(data.values)
   add_sources(load, o or {})
-  refuse_pinned(load, before)
+  check_pinned(load, before)
   return finish(load, nil)
 end
 
@@ -498,46 +521,6 @@ end
 
 -- ---- without values ----
 
-local Placeholder = { __name = "runbook.placeholder" }
-local placeholder_names = setmetatable({}, { __mode = "k" })
-
-local function placeholder(name)
-  local p = {}
-  placeholder_names[p] = name
-  return setmetatable(p, Placeholder)
-end
-
-function Placeholder.__index(p, key)
-  return placeholder(placeholder_names[p] .. "." .. tostring(key))
-end
-
-function Placeholder.__call(p)
-  return p
-end
-
-function Placeholder.__tostring(p)
-  return "<" .. placeholder_names[p] .. ">"
-end
-
-function Placeholder.__concat(a, b)
-  return tostring(a) .. tostring(b)
-end
-
-function Placeholder.__len()
-  return 0
-end
-
-function Placeholder.__pairs()
-  return function() return nil end
-end
-
---- Does it stand for a value that is not there yet?
----@param value any
----@return boolean
-function params.is_placeholder(value)
-  return getmetatable(value) == Placeholder
-end
-
 local function default_value(item)
   local load = { origins = {}, problems = {} }
   local value = types.value(item, item.default, at_path(load, item[1], { base = "." }):default())
@@ -547,42 +530,15 @@ local function default_value(item)
   return value
 end
 
-local function placeholder_for(item)
-  local given = types.find(item[2]).placeholder
-  if item.default ~= nil and given ~= nil then
-    return default_value(item)
-  elseif item.choices then
-    return item.choices[1]
-  elseif item.optional then
-    return nil
-  elseif type(given) == "function" then
-    return given(item[1])
-  elseif given ~= nil then
-    return given
-  end
-  return placeholder(item[1])
-end
-
 --- What stands for the values where there are none (`steps`, `view`, `doc`): defaults, the first of the choices, and objects
 --- that answer every call with themselves and print their name.
 ---@param declaration table[]
 ---@return table
 function params.placeholders(declaration)
-  local values, names = {}, {}
-  for _, item in ipairs(declaration) do
-    names[item[1]] = true
-    values[item[1]] = placeholder_for(item)
-  end
-  return setmetatable(values, {
-    __name = "runbook.parameters",
-    __index = function(_, name)
-      if not names[name] then
-        errors.raise({ kind = "usage", message = ("no parameter `%s` is declared"):format(tostring(name)) }, 2)
-      end
-    end,
-  })
+  return placeholders.of(declaration, default_value)
 end
 
+params.is_placeholder = placeholders.is
 params.template = report.template
 
 return params

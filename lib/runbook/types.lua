@@ -6,9 +6,9 @@
 ---       end,
 ---     })
 ---
---- A type may also have `check(value)` (a look at the outside, made by preflight), `show(value, raw)` (its text),
---- `placeholder(name)` (what stands for it while there are no values), `pinned = true` (a resumed run may not change it)
---- and `example` (lines for `runbook new`). `at` says where the value stands; see At below.
+--- A type may also have `check(value)` (a look at the outside, made by preflight), `show(value, raw, name)` (its text),
+--- `placeholder(name)` (what stands for it while there are no values), `pinned = true` (a resumed run may not change it;
+--- or the keys it may not change) and `example` (lines for `runbook new`). `at` says where the value stands; see At below.
 
 local json = require "runbook.json"
 local nearest = require "runbook.nearest"
@@ -27,7 +27,8 @@ local owners = { host = "runbook.types.place", place = "runbook.types.place", di
 ---@field check? async fun(value: any)
 ---@field show? fun(value: any, raw: any): string
 ---@field placeholder? any|fun(name: string): any
----@field pinned? boolean
+---@field pinned? boolean|string[]  true: all of it; or the keys of a map that are
+---@field internal? boolean  part of other types; not for parameters
 ---@field example? string[]
 
 --- Add a type, from the module that owns it.
@@ -49,18 +50,17 @@ function types.find(name)
   return registry[name]
 end
 
---- All names, sorted.
+--- The names parameters may use, sorted.
 ---@return string[]
 function types.names()
-  local names = {}
-  for _, from in ipairs { registry, owners } do
-    for name in pairs(from) do
-      names[name] = true
-    end
-  end
   local list = {}
-  for name in pairs(names) do
-    list[#list + 1] = name
+  for name in pairs(owners) do
+    types.find(name)
+  end
+  for name, definition in pairs(registry) do
+    if not definition.internal then
+      list[#list + 1] = name
+    end
   end
   table.sort(list)
   return list

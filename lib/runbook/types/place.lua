@@ -12,6 +12,7 @@ local function host_text(raw, at)
 end
 
 types.register("host name", {
+  internal = true,
   help = "a host, or its name in ~/.ssh/config",
   parse = function(raw, at)
     local text = host_text(raw, at)
@@ -23,6 +24,7 @@ types.register("host name", {
 })
 
 types.register("port", {
+  internal = true,
   help = "a port number",
   parse = function(raw)
     local n = type(raw) == "string" and math.tointeger(tonumber(raw)) or raw
@@ -34,6 +36,7 @@ types.register("port", {
 })
 
 types.register("sudo", {
+  internal = true,
   help = "true, or a user's name",
   parse = function(raw)
     if raw == "true" or raw == "false" then
@@ -46,6 +49,7 @@ types.register("sudo", {
 })
 
 types.register("user name", {
+  internal = true,
   help = "a user's name",
   parse = function(raw, at)
     local text = type(raw) == "string" and raw or at.words
@@ -57,6 +61,7 @@ types.register("user name", {
 })
 
 types.register("host key", {
+  internal = true,
   help = "the fingerprint of the host's key, as `ssh-keygen -lf` prints it",
   parse = function(raw, at)
     if types.is_list(raw) and #raw > 0 then
