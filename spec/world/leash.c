@@ -38,6 +38,8 @@ start(char *argv[], const sigset_t *before)
 	if (child > 0)
 		return;
 	sigprocmask(SIG_SETMASK, before, NULL);
+	signal(SIGINT, SIG_DFL);
+	signal(SIGHUP, SIG_DFL);
 	execvp(argv[0], argv);
 	perror(argv[0]);
 	_exit(127);
