@@ -38,7 +38,7 @@ function pass.must_be_complete(pair, survey, passes, known)
       message = ("%d names of %s cannot be read: %s"):format(#survey.problems, tostring(pair.from), survey.problems[1]),
       hint = "work as root there: `sudo: true` below the source",
     })
-  elseif survey.total.entries == 0 or #survey.units == 1 and survey.units[1].entries == 0 then
+  elseif survey.total.entries <= 1 then
     raise(2, {
       kind = "missing", code = "EEMPTY", target = target, message = ("%s is empty"):format(tostring(pair.from)),
       hint = "is it mounted there?",
@@ -58,7 +58,7 @@ function pass.must_be_complete(pair, survey, passes, known)
         units.count(survey.total.entries)),
       hint = "nothing was changed; if so much was really removed, start a new run into an empty target",
     })
-  elseif known and known.count > 3 and (#survey.units - 1) * 2 < known.count - 1 then
+  elseif not last and known and known.count > 3 and (#survey.units - 1) * 2 < known.count - 1 then
     raise(2, {
       kind = "conflict", code = "EHALF", target = target,
       message = ("%s held %d homes and holds %d now"):format(tostring(pair.from), known.count, #survey.units - 1),
@@ -94,7 +94,6 @@ function pass.look(pair, gently)
 end
 
 local function guard(pair, look)
-  ends.must_differ(pair, look.from, look.to)
   pass.must_be_complete(pair, look.survey, look.passes, look.known)
   record.must_have_no_foreign(pair, record.foreign(pair, look.to, look.known, look.source))
 end
@@ -150,7 +149,7 @@ local function describe_failure(p, unit, err)
   err.target = p.pair.to.place.name
   err.unit = unit.name
   local example = err.message
-  if err.what == "full" and p.look.to.free > 4 * unit.bytes then
+  if err.what == "full" and p.pair.to.place:space(p.pair.to.path).bytes_free > unit.bytes + (64 << 20) then
     example = example:gsub("No space left on device", "No space left on device, while the disk has room: it is the home's quota", 1)
   end
   err.message = ("%s: %s"):format(meter.shown(unit.name), example)
@@ -327,6 +326,7 @@ end
 
 -- What has to be so before anything is written, and the lock.
 local function prepare(pair, kind, look)
+  ends.must_differ(pair, look.from, look.to)
   if kind ~= "back" then
     guard(pair, look)
   end
@@ -334,10 +334,10 @@ local function prepare(pair, kind, look)
     pair.to:ensure()
   end
   lock.take(pair.to)
-  if not effect.planning() then
-    must_not_share_lock(pair)
-  end
   if kind ~= "back" then
+    if not effect.planning() then
+      must_not_share_lock(pair)
+    end
     record.begin(pair.to, look.source, look.from.names)
   end
 end
@@ -355,6 +355,7 @@ end
 local function copy_units(p, list, loose)
   local failures = {}
   copy_all(p, list, failures)
+  p.delete = p.delete and next(failures) == nil -- what stands where a home belongs is looked at by a person first
   copy_all(p, loose, failures)
   return failures
 end
@@ -376,7 +377,7 @@ function pass.run(pair, kind, o)
   local p = {
     pair = pair, kind = kind, look = look, settled = settled, results = {}, clock = clock, ours = kind ~= "back",
     delete = kind == "final" and (look.known == nil or look.known.empty), job = ("pass-%d"):format(number),
-    prefix = kind == "converge" and ("%d/"):format(number) or "", rate = not settled and pair.rate and pair.rate / pair.workers or nil,
+    prefix = record.prefix(pair, number), rate = not settled and pair.rate and pair.rate / pair.workers or nil,
     by_hand_source = (r.user and r.user .. "@" .. r.host .. ":" or "") .. pair.from.path,
     meter = meter.new(list, loose, not settled and pair.rate and ("at most %s"):format(units.rate(pair.rate)) or nil),
   }

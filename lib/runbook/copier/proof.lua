@@ -29,6 +29,9 @@ local function raise_writers(pair, changed, hint)
       homes[home] = { n = 0, newest = one }
       order[#order + 1] = home
     end
+    if homes[home].newest.type == "d" and one.type ~= "d" then -- a file says more than the directory it was made in
+      homes[home].newest = one
+    end
     homes[home].n = homes[home].n + 1
   end
   local lines = {}

@@ -6,6 +6,7 @@
 ---
 --- Whoever finds the directory later, from whatever machine, can tell what is this pair's and what is not.
 
+local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local json = require "runbook.json"
@@ -40,7 +41,8 @@ end
 
 local READ = [[
 cd -P -- "$1/.runbook" 2>/dev/null || exit 0
-[ -f pair ] && cat pair && echo -- && cat units]]
+[ -f pair ] || exit 0
+cat pair && echo -- && cat units]]
 
 --- What stands on the target.
 ---@async
@@ -147,6 +149,30 @@ function record.passes(pair)
   end
   local text = j.meta["passes " .. pair.id]
   return text and json.decode(text) or {}
+end
+
+--- What stands before the names of units in the journal. A unit that is done is never done again in its step, so each pass
+--- of a step, and each pair, needs names of its own; the first one gets the plain ones.
+---@async
+---@param pair table
+---@param number integer  of the pass
+---@return string
+function record.prefix(pair, number)
+  local j, step = journal(), task.context().step
+  if not j or not step then
+    return ""
+  end
+  local key, mine = "first pass of " .. step, ("%s #%d"):format(pair.id, number)
+  if j.meta[key] == nil then
+    j:set_meta(key, mine)
+    j:commit()
+  end
+  if j.meta[key] == mine then
+    return ""
+  elseif j.meta[key]:sub(1, #pair.id + 2) == pair.id .. " #" then
+    return ("%d/"):format(number)
+  end
+  return ("%s/%d/"):format(digest.sha256(pair.id):sub(1, 8), number)
 end
 
 --- Keep a pass.

@@ -33,8 +33,8 @@ local function not_units(format, joint)
   return table.concat(words, joint)
 end
 
--- The names at the top that find looks at, when the loose files are the unit.
-local LOOSE = "-maxdepth 1 -mindepth 1 ! -type d " .. not_units("! -name '%s'", " ")
+-- The names at the top that find looks at when the loose files are the unit: they, and the directory they lie in.
+local LOOSE = "( -name . -o ! -type d " .. not_units("! -name %s", " ") .. " )"
 
 -- $1 directory, $2 `gently` or nothing, then what find leaves out. First the tree itself, then each unit:
 -- name, counts, owners, each ended by a zero byte.
@@ -68,14 +68,15 @@ for u in * .[!.]* ..?*; do
   fi
 done
 printf '.\0'
-$gently find . ]] .. LOOSE .. [[ "$@" -printf '%y %s %b %n %U:%G %C@\n' | count]]
+set -f
+$gently find . -maxdepth 1 "$@" ]] .. LOOSE:gsub("[()]", "\\%0") .. [[ -printf '%y %s %b %n %U:%G %C@\n' | count]]
 
 -- One line per name, sorted: path, link target, then type, mode, owner, size, time and the first name of its hardlink group.
 -- A zero byte, tab or newline in a name cannot make two lines of one. Sizes and link counts of directories are a matter
 -- of the file system, and link counts include names outside of the unit: neither is compared.
 local LIST = [==[
 list() {
-  find . $top "$@" -printf '%P\0%l\0%y %m %U:%G %s %T@ %n %D:%i\0' |
+  find . $top "$@" $only -printf '%P\0%l\0%y %m %U:%G %s %T@ %n %D:%i\0' |
     sed -z 's/\\/\\\\/g; s/\t/\\t/g; s/\n/\\n/g' | tr '\0' '\n' | paste - - - | sort |
     awk -F '\t' -v owner="$owner" -v loose="$loose" '
       {
@@ -88,11 +89,11 @@ list() {
         print $1 "\t" $2 "\t" a[1] " " a[2] " " a[3] " " a[4] " " a[5] " " first
       }
       END { if (totals != "") printf "totals %.0f %.0f %.0f\n", NR, files, bytes >totals }' totals="$totals"
-  find . $top "$@" \( -type b -o -type c \) -exec stat --printf '%n\0%t:%T\0' {} + |
+  find . $top "$@" $only \( -type b -o -type c \) -exec stat --printf '%n\0%t:%T\0' {} + |
     sed -z 's/\\/\\\\/g; s/\t/\\t/g; s/\n/\\n/g' | tr '\0' '\n' | paste - - | sort
 }
 attributes() {
-  find . $top "$@" -print0 | xargs -0 -r getfattr -h -d -e hex --absolute-names \
+  find . $top "$@" $only -print0 | xargs -0 -r getfattr -h -d -e hex --absolute-names \
     -m '^(user[.]|trusted[.]|system[.]posix_acl|security[.]capability)' -- |
     awk '/^# file: / { f = substr($0, 9); sub(/^[.]\//, "", f); next } NF { print f "\t" $0 }' | sort
 }
@@ -100,11 +101,10 @@ attributes() {
 
 -- $1 directory, $2 unit, $3 `keep` or the owner that every name gets, $4 digest or names, then what find leaves out.
 local WALK = common .. LIST .. [[
-unit=$2 owner=$3 what=$4 loose= top=; shift 4
+unit=$2 owner=$3 what=$4 loose= top= only=; shift 4
 enter "$unit" || { echo "$unit: not a directory" >&2; exit 1; }
 set -f
-if [ "$unit" = . ]; then loose=yes top="]] .. LOOSE:gsub("'", "") .. [["; fi
-with_root() { if [ -n "$loose" ]; then find . -maxdepth 0 "$@"; fi; }
+if [ "$unit" = . ]; then loose=yes top="-maxdepth 1" only="]] .. LOOSE .. [["; fi
 if command -v getfattr >/dev/null; then has=yes; else has=no; fi
 if [ "$what" = names ]; then
   totals=
@@ -313,7 +313,8 @@ for u in * .[!.]* ..?*; do
       sed 's/[|\\&]/\\&/g' | tr '\n' '?')/|"
   fi
 done
-find . ]] .. LOOSE .. [[ "$@" -newerct "@$mark" -printf '%C@ %y %P\0']]
+set -f
+find . -maxdepth 1 -mindepth 1 "$@" ]] .. LOOSE:gsub("[()]", "\\%0") .. [[ -newerct "@$mark" -printf '%C@ %y %P\0']]
 
 --- What changed in a tree after a moment, by ctime, which nobody can set back.
 ---@async

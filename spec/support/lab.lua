@@ -1,0 +1,82 @@
+--- A laboratory for copiers: servers with homes, and a run in which a spec's function is a step.
+
+local events = require "runbook.events"
+local runs = require "spec.support.runs"
+local ssh = require "runbook.ssh"
+local world = require "spec.world"
+
+local lab = {}
+
+package.preload.lab_of_spec = function()
+  return lab
+end
+
+--- Run a function as the body of a step.
+---@async
+---@param fn function
+---@return runbook.Error? err  as the run recorded it
+---@return table[] events
+function lab.live(fn)
+  runs.fresh()
+  lab.body = fn
+  local _, seen = runs.start [[
+    local lab = require "lab_of_spec"
+    rb.step("copy", "Copy", function() return lab.body() end)
+  ]]
+  runs.clean()
+  for _, event in ipairs(runs.only(seen, "step-end")) do
+    if event.outcome ~= "done" then
+      return event.error or { message = event.outcome }, seen
+    end
+  end
+  return nil, seen
+end
+
+--- The same, and it has to succeed.
+---@async
+---@return table[] events
+function lab.must(fn)
+  local err, seen = lab.live(fn)
+  assert(err == nil, err and err.message .. "\n" .. (err.trace or ""))
+  return seen
+end
+
+--- Call a function without a run, and keep the events.
+---@async
+function lab.seen(fn)
+  local list = {}
+  local stop = events.subscribe(function(event) list[#list + 1] = event end)
+  fn()
+  stop()
+  return list
+end
+
+--- A machine as a place.
+---@param machine world.Machine
+---@param o? { user?: string, sudo?: boolean }
+function lab.place(machine, o)
+  o = o or {}
+  return ssh.host {
+    machine.address, name = machine.name, port = machine.port, user = o.user or "root", sudo = o.sudo, identity = machine.key,
+    host_key = machine.fingerprint, seen_from_target = o.seen_from_target,
+  }
+end
+
+--- Empty folders on a machine, whatever was there.
+---@param machine world.Machine
+---@param ... string
+function lab.fresh(machine, ...)
+  for _, path in ipairs { ... } do
+    machine:must(("rm -rf %s && mkdir -p %s"):format(path, path))
+  end
+end
+
+lab.OURS = { "lost+found", ".runbook" }
+
+--- What differs between two directories; "" when nothing does.
+---@return string
+function lab.difference(a, a_path, b, b_path)
+  return world.tree_difference(a:path(a_path), b:path(b_path), lab.OURS)
+end
+
+return lab
