@@ -154,7 +154,7 @@ end
 local function turns(bench)
   local m <close> = bench.world.sshd { name = "bench" }
   local shortest
-  for _ = 1, 3 do -- a turn that is long because somebody else had the processor is not long every time
+  for _ = 1, 3 do -- what is long because the machine was busy is not long every time
     local longest = bench.longest_turn(function() gate.call("read", fifty_channels, m) end)
     shortest = math.min(shortest or longest, longest)
   end
