@@ -125,8 +125,8 @@ if [ -n "$mark" ]; then
     give_up "its input broke off"
   fi
 fi
-if setsid true 2>/dev/null; then session=setsid group=setsid
-elif timeout --foreground 5 true 2>/dev/null; then session= group="timeout 0"
+if setsid id >/dev/null 2>&1; then session=setsid group=setsid
+elif timeout --foreground 5 id >/dev/null 2>&1; then session= group="timeout 0"
 else session= group=
 fi
 if [ "$input" != no ]; then
@@ -191,15 +191,20 @@ done]]
 scripts.stop = common .. [[
 if ! locate || ended; then exit 0; fi
 if ! alive pid; then exit 0; fi
-read -r p b id <"$dir/pid"
-send() { kill -s "$1" -- "-$p" 2>/dev/null || kill -s "$1" "$p" 2>/dev/null; }
-group() { kill -s 0 -- "-$p" 2>/dev/null || alive pid; }
+read -r leader b id <"$dir/pid"
+# dash wants the two dashes before a group, busybox refuses them.
+group_kill() { kill -s "$1" -- "-$leader" 2>/dev/null || kill -s "$1" "-$leader" 2>/dev/null; }
+send() { group_kill "$1" || kill -s "$1" "$leader" 2>/dev/null; }
+group() { group_kill 0 || alive pid; }
 send TERM
 i=0
 while group && [ "$i" -lt $(($1 * 5)) ]; do nap 0.2; i=$((i + 1)); done
 if group; then send KILL; fi
 i=0
-while ! ended && alive supervisor && [ "$i" -lt 25 ]; do nap 0.2; i=$((i + 1)); done]]
+while group || ! ended && alive supervisor; do
+  if [ "$i" -ge 25 ]; then break; fi
+  nap 0.2; i=$((i + 1))
+done]]
 
 -- $1 key, $2 `any`: even what still runs.
 scripts.forget = common .. [[
