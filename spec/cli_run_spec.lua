@@ -161,7 +161,7 @@ describe("runbook run", function()
   it("says when one computation holds everything up, and where", function()
     local folder = folder_with { ["busy.lua"] = 'local rb = require "runbook"\nrb.main(function()\n  local t = os.clock()\n'
       .. "  while os.clock() - t < 1.6 do\n  end\nend)" }
-    assert.matches("! nothing else could happen for %d%.%d s: busy.lua:4", (command.run(folder, { "run", "busy.lua" }).err))
+    assert.matches("! nothing else could happen for %d+%.%d s: busy.lua:4", (command.run(folder, { "run", "busy.lua" }).err))
   end)
 
   it("skips a step with a reason that is kept", function()
@@ -263,6 +263,57 @@ describe("runs, show and mark", function()
     local records = command.records(command.run(folder, { "show", "--log", "--json" }).out)
     assert.same({ "run-start", "run-end" }, { records[1].type, records[#records].type })
     assert.equal(r.err, command.run(folder, { "show", "--follow" }).out) -- it has ended
+  end)
+end)
+
+describe("runbook rollback", function()
+  local WRITES = [[
+local rb = require "runbook"
+local here = require "runbook.here"
+rb.step("write", "Write it", function() here:write(os.getenv "PWD" .. "/file", "new") end)
+rb.step("fail", "Fail", function() error "no" end)
+]]
+
+  it("undoes a run, and says before what it would undo", function()
+    local folder = folder_with { ["writes.lua"] = WRITES }
+    world.write(folder .. "/file", "old")
+    assert.equal(1, command.run(folder, { "run", "writes.lua" }).code)
+    assert.equal("new", world.read(folder .. "/file"))
+    local r = command.run(folder, { "rollback", "--dry-run" })
+    assert.equal(0, r.code, r.err)
+    assert.matches("write  Write it\n +.*file", r.err)
+    assert.equal("new", world.read(folder .. "/file"))
+    r = command.run(folder, { "rollback", "writes-1" })
+    assert.equal(0, r.code, r.err)
+    assert.matches("write undone", r.err)
+    assert.matches("writes%-1 is undone", r.err)
+    assert.equal("old", world.read(folder .. "/file"))
+    assert.matches("writes%-1 +rolled%-back", command.run(folder, { "runs" }).out)
+    assert.equal(64, command.run(folder, { "resume", "writes-1" }).code)
+  end)
+
+  it("leaves nothing for sweep and unlock to do", function()
+    local folder = folder_with { ["hello.lua"] = HELLO }
+    command.run(folder, { "run", "hello.lua", "-p", "who=ada" })
+    assert.same({ 0, "" }, { command.run(folder, { "sweep", "-q" }).code, command.run(folder, { "sweep", "-q" }).err })
+    local r = command.run(folder, { "unlock", "hello-1", "--reason", "none of it runs" })
+    assert.equal(0, r.code, r.err)
+    assert.matches("0 of 0 locks given up", r.err)
+  end)
+end)
+
+describe("receipts", function()
+  it("are shown by pair and unit", function()
+    local folder = folder_with { ["hello.lua"] = HELLO }
+    command.run(folder, { "run", "hello.lua", "-p", "who=ada" })
+    assert.matches("has no receipts yet", command.run(folder, { "show", "--receipts" }).err)
+    local j = require("runbook.journal").open(folder .. "/state/runbook/runs/hello-1/journal.db")
+    j:later { "INSERT INTO receipt VALUES ('a -> b', 'user-1', 'scanned', '{\"files\":3}', 1796421730)" }
+    j:commit()
+    j:close()
+    assert.equal("a -> b\n  scanned  2026-12-04 22:02  user-1\n", command.run(folder, { "show", "--receipts" }).out)
+    local records = command.records(command.run(folder, { "show", "--receipts", "--json" }).out)
+    assert.same({ "receipt", "user-1", 3 }, { records[2].type, records[2].unit, records[2].data.files })
   end)
 end)
 

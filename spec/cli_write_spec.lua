@@ -240,11 +240,17 @@ x.put = effect.verb {
 --- A value.
 x.null = 1
 
+return function(Place)
+  --- Of all places.
+  ---@param path string
+  function Place:look(path) end
+end
+
 function x.undocumented() end
 ]]
     assert.equal('A library.\n\n    local x = require "x"', doc.text)
-    assert.equal(3, #doc.functions)
-    local run, put, null = table.unpack(doc.functions)
+    assert.equal(4, #doc.functions)
+    local run, put, null, look = table.unpack(doc.functions)
     assert.same({ "x.run", "argv, opts, fn", "Do it.\nTwice.", true, "read" },
       { run.name, run.parameters, run.text, run.async, run.permit })
     assert.same({ name = "opts?", type = "{ limit: integer }", help = "how" }, run.params[2])
@@ -252,6 +258,7 @@ function x.undocumented() end
     assert.same({ type = "string?", help = "out" }, run.returns[1])
     assert.same({ "x.put", "place" }, { put.name, put.parameters })
     assert.same({ "x.null" }, { null.name, null.parameters })
+    assert.same({ "Place:look", "path", "Of all places." }, { look.name, look.parameters, look.text })
   end)
 
   it("writes manual pages that troff reads without a complaint", function()

@@ -39,6 +39,9 @@ local function render(bytes, columns)
       for k = #rows, y + 1, -1 do rows[k] = nil end
       for k = #rows[y], x, -1 do rows[y][k] = nil end
       i = i + 3
+    elseif bytes:find("^\27%[K", i) then
+      for k = #rows[y], x, -1 do rows[y][k] = nil end
+      i = i + 3
     elseif bytes:find("^\27%[[%d]*m", i) then
       i = select(2, bytes:find("^\27%[[%d]*m", i)) + 1
     else

@@ -11,7 +11,7 @@ local docstrings = {}
 ---@field async boolean
 
 local function is_comment(line)
-  return line:match("^%-%-%-%s?(.*)$")
+  return line:match("^%s*%-%-%-%s?(.*)$")
 end
 
 -- A type ends at the first two spaces; with one space only when it is a single word.
@@ -68,7 +68,7 @@ end
 
 -- `function a.b(c)` and `a.b = verb {`, `a.b = function(c)`: what a module gives away.
 local function declared(line)
-  local name, parameters = line:match("^function%s+([%w_.:]+)%s*%((.-)%)")
+  local name, parameters = line:match("^%s*function%s+([%w_.:]+)%s*%((.-)%)")
   if name and name:find("[.:]") then
     return name, parameters
   end

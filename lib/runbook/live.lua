@@ -41,7 +41,7 @@ local function amounts(p)
   elseif p.bytes then
     parts[#parts + 1] = human.bytes(p.bytes)
   end
-  if p.rate then
+  if p.rate and p.rate > 0 then
     parts[#parts + 1] = human.bytes(p.rate) .. "/s"
   end
   return parts
@@ -104,7 +104,7 @@ local function step_lines(step, now)
   local p = step.progress or {}
   local place = step.index and ("%2d "):format(step.index) or "   "
   local head = (" %s%s  %s"):format(place, step.id or "", step.title)
-  local since = human.duration(now - step.since)
+  local since = human.duration(math.floor(now - step.since))
   local left = seconds_left(p.eta, now)
   if left and left > 0 then
     since = ("%s; about %s to go"):format(since, human.duration(left))

@@ -133,6 +133,20 @@ local EXIT = {
   { "129, 130, 143", "Stopped by HUP, INT (Ctrl-C) or TERM." },
 }
 
+local EVENTS = {
+  { "version", "First: schema, runbook. Fields may be added within a schema; ignore what you do not know." },
+  { "run-start, run-end", "runbook, title, directory, resumed; state (done failed stopped waiting declined rolled-back "
+    .. "rollback-incomplete), exit, seconds, next (the command that goes on), error." },
+  { "section, step-start, step-end", "title; index, count, kind; outcome (done failed skipped already waiting declined stopped undone), "
+    .. "seconds, text, error." },
+  { "unit-start, unit-end", "unit; outcome, error." },
+  { "check", "title, outcome (good know stop), text, error." },
+  { "effect", "phase (intent done failed unknown), verb, class, target, summary, by_hand." },
+  { "progress", "done, total, unit_name, bytes, bytes_total, rate, eta, text, units. Not kept in events.ndjson." },
+  { "output", "target, stream, line: what a command elsewhere printed." },
+  { "say, notice, job, question, leftover", "text; text, level; target, name, state; title, rows, expect; kind, costs." },
+}
+
 local SIGNALS = {
   { "INT, TERM, HUP", "Once: nothing new starts, jobs on other machines go on, the rest stops within seconds, and the command that "
     .. "resumes is shown. Twice: the jobs are ended too. A third time: leaves at once. The journal stands a kill at any point." },
@@ -154,7 +168,9 @@ local FILES = {
 }
 
 local function items(page, title, list)
-  page:section(title)
+  if title then
+    page:section(title)
+  end
   for _, one in ipairs(list) do
     page:item(one[1], one[2])
   end
@@ -180,6 +196,10 @@ the version of the schema. At most two questions are asked in a good move, each 
     verb_section(page, row)
   end
   items(page, "Exit status", EXIT)
+  page:section "Events"
+  page:prose "With --json, and in events.ndjson: one object a line, each with type, at (seconds since 1970, UTC) and, where there is one, \
+run, step and unit. An error has kind, message and, where known, code, target, tried, stderr, status, signal, hint, where and cause."
+  items(page, nil, EVENTS)
   items(page, "Signals", SIGNALS)
   items(page, "Environment", ENVIRONMENT)
   items(page, "Files", FILES)

@@ -78,27 +78,35 @@ function Screen:block(lines)
   end
 end
 
+-- Up to the first living line; each is written over, for clearing all of them first would flicker.
+local function bytes_of(lines, alive, shown)
+  local over = shown > 0
+  local newline = over and "\27[K\n" or "\n"
+  local out = { shown > 1 and ("\r\27[%dA"):format(shown - 1) or over and "\r" or "" }
+  for _, line in ipairs(lines) do
+    out[#out + 1] = line .. newline
+  end
+  out[#out + 1] = table.concat(alive, newline) .. (over and "\27[J" or "")
+  return table.concat(out)
+end
+
 --- Write what is waiting, and the living lines anew.
 function Screen:flush()
   if self.held > 0 or not self.ready() then
     return
   end
-  local out = {}
   if self.lost > 0 then
     local text = ("(%s not shown: nobody took them; `runbook show --log` has all)"):format(human.plural(self.lost, "line"))
     table.insert(self.lines, 1, text)
     self.lost = 0
   end
-  if self.shown > 0 then
-    out[#out + 1] = self.shown > 1 and ("\r\27[%dA\27[J"):format(self.shown - 1) or "\r\27[J"
-  end
-  for _, line in ipairs(self.lines) do
-    out[#out + 1] = line .. "\n"
-  end
   local alive = (self.quiet or not self.terminal) and {} or live.lines(self)
-  out[#out + 1] = table.concat(alive, "\n")
-  self.lines, self.kept, self.shown = {}, 0, #alive
-  local text = table.concat(out)
+  local looks = table.concat(alive, "\n")
+  if #self.lines == 0 and looks == self.looks and #alive == self.shown then
+    return
+  end
+  local text = bytes_of(self.lines, alive, self.shown)
+  self.lines, self.kept, self.shown, self.looks = {}, 0, #alive, looks
   if text ~= "" then
     self.put(text)
   end
@@ -397,7 +405,7 @@ end
 
 handlers.job = function(self, e)
   if self.verbose > 0 and not self.quiet then
-    local text = ("%s: job %s %s"):format(self:clean(e.target or "here"), self:clean(e.name or ""), e.state or "")
+    local text = ("%s: job %s %s"):format(self:clean(e.target or "here"), self:clean(e.name or ""), e.text or e.state or "")
     self:say(self.terminal and "   > " .. text or text, e)
   end
 end
