@@ -22,7 +22,9 @@ function command.folder(files)
 end
 
 local function environment(folder, env)
-  local all = { PWD = folder, XDG_STATE_HOME = folder .. "/state", NO_COLOR = "", COLUMNS = "100", LC_ALL = "C.UTF-8", TERM = "xterm", TZ = "UTC0" }
+  local all = {
+    PWD = folder, XDG_STATE_HOME = folder .. "/state", NO_COLOR = "", COLUMNS = "100", LC_ALL = "C.UTF-8", TERM = "xterm", TZ = "UTC0",
+  }
   for name, value in pairs(env or {}) do
     all[name] = value
   end
