@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -284,6 +285,23 @@ terminal_editor_remember(struct terminal_editor *e, const char *line)
 	e->edit->history(e->lines, &event, H_ENTER, line);
 }
 
+/*
+ * libedit shows its prompt and only then begins to take single keys; what came between would be held
+ * back by the terminal until Enter, and a Ctrl-D lost.
+ */
+static void
+take_keys(int fd)
+{
+	struct termios t;
+
+	if (tcgetattr(fd, &t) != 0)
+		return;
+	t.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+	t.c_cc[VMIN] = 1;
+	t.c_cc[VTIME] = 0;
+	tcsetattr(fd, TCSADRAIN, &t);
+}
+
 const char *
 terminal_editor_read(struct terminal_editor *e, const char *prompt, void (*done)(void *arg), void *arg)
 {
@@ -305,6 +323,7 @@ terminal_editor_read(struct terminal_editor *e, const char *prompt, void (*done)
 	e->length = 0;
 	e->done = done;
 	e->arg = arg;
+	take_keys(fileno(e->tty));
 	if (uv_thread_create(&e->thread, read_line, e) != 0) {
 		terminal_give();
 		return "ENOMEM";
