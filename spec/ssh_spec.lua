@@ -138,7 +138,7 @@ Host broken
     local m = places.machine()
     local folder = world.folder "agent"
     world.must(("ssh-agent -a %s/socket >%s/env && SSH_AUTH_SOCK=%s/socket ssh-add -q %s"):format(folder, folder, folder, world.key()))
-    world.write(folder .. "/config", ("Host far\n HostName %s\n Port %d\n User root\n IdentityAgent %s/socket\n IdentityFile none\n"):format(
+    world.write(folder .. "/config", ("Host far\n HostName %s\n Port %d\n User root\n IdentityAgent %s/socket\n"):format(
       m.address, m.port, folder))
     local at = ssh.host { "far", config = folder .. "/config", host_key = m.fingerprint }
     local ok, err = pcall(at.query, at, { "id", "-un" })

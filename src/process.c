@@ -108,8 +108,8 @@ on_exit_status(uv_process_t *handle, int64_t status, int number)
 
 	p->exited = true;
 	p->how = (struct process_status){ .status = (int)status, .signal = number };
-	/* Its group outlives it where something ignores TERM: then the timer does it. */
-	if (p->released && !group_lives(p))
+	/* Its group outlives it where something ignores TERM: then the timer does it, if it has not already. */
+	if (p->released && (!group_lives(p) || !uv_is_active((uv_handle_t *)&p->killer)))
 		dispose(p);
 	p->ended = NULL;
 	if (ended != NULL)
