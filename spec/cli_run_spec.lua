@@ -211,7 +211,32 @@ rb.manual("say", "Say so")
     local r = command.run(folder, { "run", "stop.lua", "-n" })
     assert.equal(1, r.code)
     assert.matches("x it is there: .*it is not", r.out)
-    assert.matches("A run would stop: 1 finding above", r.out)
+    assert.matches("A run would stop at look%.\n", r.out)
+  end)
+
+  it("says the same change of many units once, and the same reason to stop", function()
+    local made = { title = "T", next = "n", changes = 801, stops = 2, checks = { good = 0, know = {}, stop = {} }, steps = {} }
+    local changes = { { verb = "lock", target = "new", summary = "lock it" } }
+    for i = 1, 800 do
+      changes[i + 1] = { verb = "copy", target = "new", unit = "u" .. i, summary = "copy u" .. i, by_hand = "rsync u" .. i }
+    end
+    made.steps[1] = { kind = "step", index = 1, id = "bulk", changes = changes, waits = {}, reads = 0, undo = "not needed", would_stop = "full" }
+    made.steps[2] = { kind = "step", index = 2, id = "last", changes = {}, waits = {}, reads = 0, would_stop = "full" }
+    local plan = require "runbook.cli.plan"
+    assert.equal([[
+T                                                           plan: read only, nothing changed
+
+  step                changes                                             undo
+   1 bulk             new: lock it                                        not needed
+                      new: copy u1; the same for u2, u3, u4 and 796 more
+                      would stop: full
+   2 last             would stop as `bulk` does
+
+  Asks nothing. -v shows the same by hand.
+  A run would stop at bulk.
+  Next: n
+]], plan.text(made, {}, 0, 92))
+    assert.equal(800, select(2, plan.text(made, {}, 1, 92):gsub("\n +rsync u%d+\n", "\n")))
   end)
 
   it("is NDJSON when asked", function()

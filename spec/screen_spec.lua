@@ -137,7 +137,18 @@ describe("a screen without a terminal", function()
       { type = "step-end", step = "preflight", outcome = "failed", error = { kind = "conflict", message = "1 check stops" } },
     }
     assert.matches("preflight: 1 good, 2 to know, 1 stop\n  %. owners: 12 files are not 1000:1000\n  %. timers:\n"
-      .. " +one\n +two\n  x the target is empty\n +try     remove them\n", t.text())
+      .. " +one\n +two\n  x the target is empty: 3 files are there\n +try     remove them\n", t.text())
+  end)
+
+  it("says once what stops several checks", function()
+    local t = new()
+    for i = 1, 5 do
+      t.feed { { type = "check", step = "preflight", title = "check " .. i, outcome = "stop", text = i == 3 and "old: full" or "old: no answer",
+        error = { kind = "unreachable", message = i == 3 and "full" or "no answer", target = "old", hint = "ask" } } }
+    end
+    t.screen:close()
+    assert.matches("  x 4 checks %(check 1, check 2, 2 more%): old: no answer\n", t.text())
+    assert.matches("  x check 3: old: full\n", t.text())
   end)
 
   it("is quiet when asked, but not about failures", function()

@@ -61,9 +61,11 @@ local function read(prompt, echo)
 end
 
 local function heading(o)
-  local place = o.index and ("%2d "):format(o.index) or " "
+  local current = way.screen and way.screen.current or {}
+  local index = o.index or current.id == o.step and current.index
+  local place = index and ("%2d "):format(index) or " "
   local left = ("%s%s  %s"):format(place, o.step or "", clean(o.title or ""))
-  local right = ("%s   %s"):format(o.run or "", os.date("%a %H:%M", math.floor(way.now())))
+  local right = ("%s   %s"):format(o.run or way.screen and way.screen.run or "", os.date("%a %H:%M", math.floor(way.now())))
   return visible.pad(left, way.width() - #right - 1) .. " " .. right
 end
 

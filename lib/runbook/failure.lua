@@ -113,13 +113,16 @@ function failure.rows(e, extra)
   row("said", e.stderr and not message:find(e.stderr, 1, true) and failure.said(e.stderr), true)
   row("because", because(e, message))
   row("at", failure.place(e), true)
-  row("try", e.hint and visible.text(e.hint))
+  row("try", e.hint and not message:find(e.hint, 1, true) and visible.text(e.hint))
   if e.kind == "internal" and e.trace then
     row("trace", visible.text((e.trace:gsub("^stack traceback:\n", ""):gsub("\t", ""))), true)
     row("please", "this is a mistake in runbook itself, not in what you did; the lines above show where")
   end
   return rows
 end
+
+-- Whose messages of several lines are little pages of their own.
+local PLAIN = { usage = true, identity = true }
 
 --- An error that ended the command before anything was begun, as text.
 ---@param e table  an error value or the record of one
@@ -133,8 +136,32 @@ function failure.text(e, width)
     table.remove(rows, 1)
   end
   local lines = human.rows(rows, width)
-  table.insert(lines, 1, (e.kind == "usage" and head:find("\n", 1, true) and "" or "runbook: ") .. head)
+  table.insert(lines, 1, (PLAIN[e.kind] and head:find("\n", 1, true) and "" or "runbook: ") .. head)
   return table.concat(lines, "\n") .. "\n"
+end
+
+--- Findings that stop for the same reason, as one: an unreachable host stops every check that asks it.
+---@param stops { title: string, error: any }[]
+---@return { title: string, text: string, error: any }[]
+function failure.fold(stops)
+  local list, by_text = {}, {}
+  for _, one in ipairs(stops) do
+    local text = one.text or errors.is(one.error) and tostring(one.error) or one.error and one.error.message or ""
+    local first = by_text[text]
+    if first then
+      first.others[#first.others + 1] = one.title
+    else
+      first = { title = one.title, text = text, error = one.error, others = { one.title } }
+      by_text[text], list[#list + 1] = first, first
+    end
+  end
+  for _, one in ipairs(list) do
+    if #one.others > 1 then
+      local more = #one.others > 2 and (", %d more"):format(#one.others - 2) or ""
+      one.title = ("%d checks (%s%s)"):format(#one.others, table.concat(one.others, ", ", 1, 2), more)
+    end
+  end
+  return list
 end
 
 return failure

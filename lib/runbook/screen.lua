@@ -179,6 +179,15 @@ local function number_of(step)
   return step.index and ("%2d "):format(step.index) or "   "
 end
 
+-- Rows but for those that the line above them says already.
+local function without_heads(rows)
+  local rest = {}
+  for _, row in ipairs(rows) do
+    rest[#rest + 1] = row[1] ~= "what" and row[1] ~= "where" and row or nil
+  end
+  return rest
+end
+
 -- Findings of checks are shown together, when the last is in.
 function Screen:close_checks()
   local c = self.checks
@@ -193,12 +202,10 @@ function Screen:close_checks()
   for _, one in ipairs(c.know) do
     self:finding(".", one)
   end
-  for _, one in ipairs(c.stop) do
+  for _, one in ipairs(failure.fold(c.stop)) do
     self:finding(self:paint("red", "x"), one)
     if one.error then
-      local rows = failure.rows(one.error)
-      table.remove(rows, 1)
-      self:block(human.rows(rows, self.width(), 6))
+      self:block(human.rows(without_heads(failure.rows(one.error)), self.width(), 6))
     end
   end
 end
@@ -288,6 +295,8 @@ end
 
 handlers["step-end"] = function(self, e)
   local step = self.current or { id = e.step, title = self:clean(e.title or ""), units = {}, failed = {}, done = 0, left = 0 }
+  self.finished = step.index or self.finished
+  self.count = step.count or self.count
   local look = OUTCOMES[e.outcome] or { "  ", "dim", tostring(e.outcome) }
   self.current = nil
   self.said_progress[step.id or ""] = nil
@@ -380,6 +389,10 @@ handlers.progress = function(self, e)
 end
 
 handlers.effect = function(self, e)
+  if e.verb == "attach" and e.phase == "done" then
+    self.files = self.files or {}
+    table.insert(self.files, (e.summary:gsub("^write ", "")))
+  end
   if self.current and e.phase == "intent" then
     self.current.effect = self:clean(("%s: %s"):format(e.target or "here", e.summary or e.verb))
   end
@@ -417,7 +430,7 @@ local ENDS = {
   ["rollback-incomplete"] = { "x ", "red", "is not undone completely" },
 }
 
-local function end_rows(e, explained)
+local function end_rows(e, explained, kept)
   local rows = {}
   local function row(label, text, whole)
     if type(text) == "string" and text ~= "" then
@@ -425,6 +438,7 @@ local function end_rows(e, explained)
     end
   end
   row("why", not explained and e.text)
+  row("kept", kept and table.concat(kept, "\n"), true)
   if e.state == "rollback-incomplete" then
     row("again", e.next, true)
   elseif e.state ~= "done" then
@@ -445,11 +459,17 @@ handlers["run-end"] = function(self, e)
   local title = self:clean(self.title or e.run or "the run")
   local took = e.seconds and e.seconds >= 0.05 and human.duration(e.seconds) or ""
   if self.terminal then
-    self:block { "", ("%s %s %s   %s   %s"):format(self:paint(look[2], look[1]), title, look[3], e.run or "", took) }
+    local parts = { ("%s %s %s"):format(self:paint(look[2], look[1]), title, look[3]), e.run or "" }
+    if e.state == "done" and self.count and self.finished == self.count then
+      parts[#parts + 1] = ("%d of %d steps"):format(self.finished, self.count)
+    end
+    parts[#parts + 1] = took ~= "" and took or nil
+    parts[#parts + 1] = os.date("%a %Y-%m-%d %H:%M", math.floor(e.at))
+    self:block { "", table.concat(parts, "   ") }
   else
     self:say(("%s %s%s"):format(e.run or "the run", look[3], took ~= "" and " after " .. took or ""), { at = e.at })
   end
-  local rows = end_rows(e, self.explained)
+  local rows = end_rows(e, self.explained, self.files)
   for _, row in ipairs(rows) do
     row[2] = self:clean(row[2])
   end

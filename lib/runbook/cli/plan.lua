@@ -2,6 +2,7 @@
 
 local arguments = require "runbook.arguments"
 local errors = require "runbook.errors"
+local failure = require "runbook.failure"
 local human = require "runbook.human"
 local output = require "runbook.output"
 local visible = require "runbook.visible"
@@ -54,8 +55,8 @@ local function finding_lines(checks, width)
   for _, one in ipairs(checks.know) do
     add(".", one, one.text)
   end
-  for _, one in ipairs(checks.stop) do
-    add("x", one, tostring(one.error))
+  for _, one in ipairs(failure.fold(checks.stop)) do
+    add("x", one, one.text)
   end
   return lines
 end
@@ -70,9 +71,35 @@ local EMPTY = {
   step = function() return "(reads)" end,
 }
 
-local function change_lines(change, verbose, lines)
-  local unit = change.unit and clean(change.unit) .. ": " or ""
-  lines[#lines + 1] = ("%s%s  %s%s"):format(change.tilde and "~ " or "", clean(change.target or "here"), unit, clean(change.summary))
+-- Without -v, the same change of many units is one line: { change, others = { units } }.
+local function grouped(changes, verbose)
+  local list, by_kind = {}, {}
+  for _, change in ipairs(changes) do
+    local kind = change.unit and ("%s\0%s"):format(change.verb, change.target)
+    local first = verbose == 0 and kind and by_kind[kind]
+    if first then
+      first.others[#first.others + 1] = change.unit
+    else
+      first = { change = change, others = {} }
+      list[#list + 1] = first
+      by_kind[kind or first] = first
+    end
+  end
+  return list
+end
+
+local function and_others(units)
+  if #units == 0 then
+    return ""
+  end
+  local shown = clean(table.concat(units, ", ", 1, math.min(3, #units)))
+  return ("; the same for %s%s"):format(shown, #units > 3 and (" and %s more"):format(human.count(#units - 3)) or "")
+end
+
+local function change_lines(change, others, verbose, lines)
+  local summary = clean(change.summary)
+  local unit = change.unit and not summary:find(clean(change.unit), 1, true) and clean(change.unit) .. ": " or ""
+  lines[#lines + 1] = (change.tilde and "~ " or "") .. clean(change.target or "here") .. ": " .. unit .. summary .. and_others(others)
   if verbose > 0 then
     if change.before ~= nil or change.after ~= nil then
       lines[#lines + 1] = ("    %s -> %s"):format(clean(change.before == nil and "nothing" or change.before), clean(change.after or ""))
@@ -84,28 +111,30 @@ local function change_lines(change, verbose, lines)
 end
 
 -- The middle column of a step.
-local function lines_of(entry, verbose)
+local function lines_of(entry, verbose, stopped)
   if entry.skipped then
     return { "(skipped: its `when` is false)" }
   elseif entry.already then
     return { "(is so already)" }
   end
-  local lines = {}
-  for i, change in ipairs(entry.changes) do
+  local lines, groups = {}, grouped(entry.changes, verbose)
+  for i, group in ipairs(groups) do
     if verbose == 0 and i > SHOWN then
-      lines[#lines + 1] = ("%d more; -v shows them"):format(#entry.changes - SHOWN)
+      lines[#lines + 1] = ("%d more; -v shows them"):format(#groups - SHOWN)
       break
     end
-    change_lines(change, verbose, lines)
+    change_lines(group.change, group.others, verbose, lines)
   end
   for _, wait in ipairs(entry.waits) do
     lines[#lines + 1] = "waits: " .. clean(wait)
   end
-  if #lines == 0 then
+  if #lines == 0 and not (entry.would_stop and entry.kind == "step") then
     lines[1] = EMPTY[entry.kind](entry)
   end
   if entry.would_stop then
-    lines[#lines + 1] = "would stop: " .. clean(entry.would_stop)
+    local like = stopped[entry.would_stop]
+    lines[#lines + 1] = like and ("would stop as `%s` does"):format(like) or "would stop: " .. clean(entry.would_stop)
+    stopped[entry.would_stop] = like or entry.id
   end
   if entry.ended then
     lines[#lines + 1] = clean(entry.ended)
@@ -114,11 +143,11 @@ local function lines_of(entry, verbose)
 end
 
 local function step_table(made, verbose, width)
-  local rows, left, middle = {}, 22, 7
+  local rows, stopped, left, middle = {}, {}, 22, 7
   for _, entry in ipairs(made.steps) do
     if entry.kind ~= "section" then
       local head = ("  %2d %s%s"):format(entry.index, entry.id, entry.asks and "  ASKS" or "")
-      local row = { head, lines_of(entry, verbose), entry.undo or "" }
+      local row = { head, lines_of(entry, verbose, stopped), entry.undo or "" }
       rows[#rows + 1] = row
       left = math.max(left, #row[1] + 2)
     end
@@ -157,8 +186,11 @@ local function closing(made, verbose)
   end
   local times = (TIMES[#asks] or #asks .. " questions, at %s."):format(table.concat(asks, ", "))
   local lines = { "", "  " .. times .. (verbose == 0 and " -v shows the same by hand." or "") }
-  if made.stops > 0 then
-    lines[#lines + 1] = ("  A run would stop: %s above."):format(human.plural(made.stops, "finding"))
+  for _, entry in ipairs(made.steps) do
+    if entry.would_stop then
+      lines[#lines + 1] = ("  A run would stop at %s."):format(entry.id)
+      break
+    end
   end
   lines[#lines + 1] = "  Next: " .. made.next
   return lines
