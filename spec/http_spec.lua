@@ -312,6 +312,23 @@ describe("an HTTP request that finds nobody", function()
     assert.equal("unreachable", err.kind)
   end)
 
+  it("never reaches the server twice when it changes something, on a used connection either", function()
+    local web <close> = world.httpd { script = { ["POST /slow"] = { { delay = 0.5 } }, ["GET /slow"] = { { delay = 0.5 }, { body = "x" } } } }
+    local relay <close> = world.relay { to = web }
+    local place = ("http://%s:%d"):format(relay.address, relay.port)
+    for method, reached in pairs { POST = 1, GET = 2 } do
+      http.get(place) -- a connection that is kept
+      local before = #web:requests()
+      local asker = task.spawn(http.request, { place .. "/slow", method = method, body = method == "POST" and "x" or nil })
+      world.wait_until("the request", function() return #web:requests() > before end)
+      relay:cut()
+      relay:go()
+      task.join_all { asker }
+      assert.equal(method == "GET", (asker:result()))
+      assert.equal(reached, #web:requests() - before)
+    end
+  end)
+
   it("goes on through a relay that passes one byte at a time, and tells a cut from an end", function()
     local web <close> = world.httpd()
     local relay <close> = world.relay { to = web }

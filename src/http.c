@@ -454,6 +454,8 @@ set_all(struct http_request *q, const struct http_options *o)
 	SET(q, CURLOPT_HEADERDATA, q);
 	/* An abandoned look-up of a name must not stop the loop until it ends; before 7.87 it does. */
 	q->curl->easy_setopt(q->easy, CURLOPT_QUICK_EXIT, 1L);
+	/* On a used connection that dies without an answer libcurl sends again, whatever the method. */
+	SET(q, CURLOPT_FRESH_CONNECT, (long)o->once);
 	if (o->user != NULL) {
 		SET(q, CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC);
 		SET(q, CURLOPT_USERNAME, o->user);

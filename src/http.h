@@ -25,6 +25,7 @@ struct http_options {	/* all is copied, except the body and the streams */
 	struct stream *from;			/* the body, instead of bytes; its length or -1 */
 	long long from_length;
 	struct stream *to;			/* takes the body of an answer 2xx; others are kept */
+	bool once;				/* must not reach the server twice */
 	size_t max_body;			/* of what is kept */
 	double timeout, connect_timeout, stall;	/* seconds; 0: none */
 	const char *user, *password;		/* basic authentication; NULL: none */

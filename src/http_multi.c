@@ -78,8 +78,8 @@ socket_ready(uv_poll_t *poll, int status, int events)
 	struct http *h = w->http;
 	int flags = 0, running;
 
-	if (status < 0)
-		flags = CURL_CSELECT_ERR;
+	if (status < 0)		/* libcurl finds out what by trying; told of an error it knows no reason */
+		flags = CURL_CSELECT_IN | CURL_CSELECT_OUT;
 	if (events & UV_READABLE)
 		flags |= CURL_CSELECT_IN;
 	if (events & UV_WRITABLE)

@@ -337,7 +337,8 @@ l_request(lua_State *L)
 	luaL_checkstack(L, 32, NULL);
 	o = check_options(L);
 	o.headers = headers = check_headers(L);
-	bind_permit(L, only_reads(L, o.method) ? PERMIT_READ : PERMIT_CHANGE);
+	o.once = !only_reads(L, o.method);
+	bind_permit(L, o.once ? PERMIT_CHANGE : PERMIT_READ);
 	if ((h = connections(L, &why)) == NULL)
 		return bind_fail(L, "EUNSUPPORTED", "%s", why);
 	x = lua_newuserdatauv(L, sizeof *x, 1);
