@@ -12,8 +12,10 @@ local world = require "spec.world"
 local longest = tonumber(os.getenv "RUNBOOK_SPEC_SECONDS") or 300
 local passed, failed = 0, 0
 local running, started -- the name of the present test, and when it began
+local slow = {} -- files that took long, for whoever wonders where the time goes
 
 local function closing_line()
+  io.stdout:write(table.concat(slow))
   io.stdout:write(("%d passed, %d failed\n"):format(passed, failed))
   io.stdout:flush()
 end
@@ -83,6 +85,18 @@ package.preload["spec.run.helper"] = function()
       passed = passed + 1
     else
       failed = failed + 1
+    end
+    return nil, true
+  end)
+  local file_began
+  busted.subscribe({ "file", "start" }, function()
+    file_began = os.time()
+    return nil, true
+  end)
+  busted.subscribe({ "file", "end" }, function(file)
+    local seconds = os.time() - file_began
+    if seconds >= 20 then
+      slow[#slow + 1] = ("%4d s  %s\n"):format(seconds, file.name)
     end
     return nil, true
   end)
