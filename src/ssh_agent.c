@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include "bytes.h"
+#include "packet.h"
 #include "ssh_agent.h"
 #include "ssh_wire.h"
 
@@ -31,54 +31,6 @@ struct ssh_agent {
 	struct ssh_agent_key *keys;
 	size_t count;
 };
-
-/* Reads the fields of an answer; `bad` once something did not fit. */
-struct reader {
-	const unsigned char *at;
-	size_t left;
-	bool bad;
-};
-
-static uint32_t
-read_number(struct reader *r)
-{
-	uint32_t n;
-
-	if (r->left < 4) {
-		r->bad = true;
-		return 0;
-	}
-	n = (uint32_t)r->at[0] << 24 | (uint32_t)r->at[1] << 16 | (uint32_t)r->at[2] << 8 | r->at[3];
-	r->at += 4;
-	r->left -= 4;
-	return n;
-}
-
-static const unsigned char *
-read_text(struct reader *r, size_t *length)
-{
-	const unsigned char *text;
-
-	*length = read_number(r);
-	if (r->bad || *length > r->left) {
-		r->bad = true;
-		*length = 0;
-		return r->at;
-	}
-	text = r->at;
-	r->at += *length;
-	r->left -= *length;
-	return text;
-}
-
-static bool
-put_number(struct bytes *b, size_t n)
-{
-	unsigned char raw[4] = { (unsigned char)(n >> 24), (unsigned char)(n >> 16), (unsigned char)(n >> 8),
-		(unsigned char)n };
-
-	return bytes_append(b, raw, sizeof raw);
-}
 
 /* Waits for the socket.  0, or an errno. */
 static int
@@ -145,46 +97,43 @@ exchange(struct ssh_agent *a)
 	return 0;
 }
 
-static struct reader
+static struct packet_reader
 answer_reader(const struct bytes *b)
 {
-	return (struct reader){ (const unsigned char *)bytes_first(b), bytes_length(b), false };
+	return (struct packet_reader){ (const unsigned char *)bytes_first(b), bytes_length(b), false };
 }
 
 static int
 list_keys(struct ssh_agent *a)
 {
-	const unsigned char type = REQUEST_IDENTITIES;
-	struct reader r;
+	struct packet_reader r;
 	uint32_t count;
 	int error;
 
-	if (!bytes_append(&a->request, &type, 1))
+	if (!packet_put_u8(&a->request, REQUEST_IDENTITIES))
 		return ENOMEM;
 	if ((error = exchange(a)) != 0)
 		return error;
 	a->listing = a->answer;
 	a->answer = (struct bytes){ NULL, 0, 0, 0 };
 	r = answer_reader(&a->listing);
-	if (*r.at != IDENTITIES_ANSWER)
+	if (packet_u8(&r) != IDENTITIES_ANSWER)
 		return EPROTO;
-	r.at++, r.left--;
-	count = read_number(&r);
+	count = packet_u32(&r);
 	if (r.bad || count > r.left / 8)	/* each key takes two lengths at least */
 		return EPROTO;
 	if ((a->keys = calloc((size_t)count + 1, sizeof *a->keys)) == NULL)
 		return ENOMEM;
 	while (a->count < count) {
 		struct ssh_agent_key *k = &a->keys[a->count];
-		const unsigned char *comment;
+		const char *comment;
 		size_t length;
 
-		k->blob = read_text(&r, &k->length);
-		comment = read_text(&r, &length);
+		k->blob = (const unsigned char *)packet_string(&r, &k->length);
+		comment = packet_string(&r, &length);
 		if (r.bad)
 			return EPROTO;
-		snprintf(k->comment, sizeof k->comment, "%.*s", length < sizeof k->comment ? (int)length : 100,
-		         (const char *)comment);
+		snprintf(k->comment, sizeof k->comment, "%.*s", length < sizeof k->comment ? (int)length : 100, comment);
 		a->count++;
 	}
 	return 0;
@@ -256,18 +205,16 @@ ssh_agent_key(const struct ssh_agent *a, size_t n)
 static uint32_t
 flags_for(const unsigned char *data, size_t length)
 {
-	struct reader r = { data, length, false };
-	const unsigned char *algorithm;
+	struct packet_reader r = { data, length, false };
+	const char *algorithm;
 	size_t n;
 
-	read_text(&r, &n);
-	if (r.left > 0)
-		r.at++, r.left--;
+	packet_string(&r, &n);
+	packet_u8(&r);
 	for (int i = 0; i < 3; i++)
-		read_text(&r, &n);
-	if (r.left > 0)
-		r.at++, r.left--;
-	algorithm = read_text(&r, &n);
+		packet_string(&r, &n);
+	packet_u8(&r);
+	algorithm = packet_string(&r, &n);
 	if (r.bad || n < 12)
 		return 0;
 	if (memcmp(algorithm, "rsa-sha2-512", 12) == 0)
@@ -279,22 +226,21 @@ flags_for(const unsigned char *data, size_t length)
 static int
 take_signature(struct ssh_agent *a, unsigned char **signature, size_t *length)
 {
-	struct reader r = answer_reader(&a->answer);
-	const unsigned char *blob, *type, *raw;
+	struct packet_reader r = answer_reader(&a->answer);
+	const char *blob, *type, *raw;
 	size_t n, type_length;
 
-	if (*r.at != SIGN_RESPONSE)
+	if (packet_u8(&r) != SIGN_RESPONSE)
 		return -1;
-	r.at++, r.left--;
-	blob = read_text(&r, &n);
+	blob = packet_string(&r, &n);
 	if (r.bad)
 		return -1;
-	r = (struct reader){ blob, n, false };
-	type = read_text(&r, &type_length);
-	raw = r.at;
+	r = (struct packet_reader){ (const unsigned char *)blob, n, false };
+	type = packet_string(&r, &type_length);
+	raw = (const char *)r.at;
 	*length = r.left;
 	if (type_length < 3 || memcmp(type, "sk-", 3) != 0)
-		raw = read_text(&r, length);
+		raw = packet_string(&r, length);
 	if (r.bad || (*signature = malloc(*length + 1)) == NULL)
 		return -1;
 	memcpy(*signature, raw, *length);
@@ -305,12 +251,9 @@ int
 ssh_agent_sign(struct ssh_agent *a, const struct ssh_agent_key *k, const unsigned char *data, size_t length,
                unsigned char **signature, size_t *signature_length)
 {
-	const unsigned char type = SIGN_REQUEST;
-
 	a->request.start = a->request.end = 0;
-	if (!bytes_append(&a->request, &type, 1) || !put_number(&a->request, k->length) ||
-	    !bytes_append(&a->request, k->blob, k->length) || !put_number(&a->request, length) ||
-	    !bytes_append(&a->request, data, length) || !put_number(&a->request, flags_for(data, length)) ||
+	if (!packet_put_u8(&a->request, SIGN_REQUEST) || !packet_put_string(&a->request, k->blob, k->length) ||
+	    !packet_put_string(&a->request, data, length) || !packet_put_u32(&a->request, flags_for(data, length)) ||
 	    exchange(a) != 0)
 		return -1;
 	return take_signature(a, signature, signature_length);
