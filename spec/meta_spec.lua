@@ -95,6 +95,12 @@ local special = {
   ["http.request"] = function() return { { method = "POST", url = "http://127.0.0.1:1/" } } end,
   ["process.exec"] = function() return { { argv = { "true" } } } end,
   ["process.open"] = function() return { { argv = { "true" } } } end,
+  ["sftp.client:setstat"] = function() return { folder .. "/gone", { mode = 1 } } end,
+  ["sftp.over"] = function()
+    local far, near = require("runbook.core.stream").pair()
+    far:close()
+    return { near }
+  end,
   ["sqlite.open"] = function() return { folder .. "/new.db", { create = true } } end,
   ["ssh.connect"] = function() return { { host = "127.0.0.1", port = 1, user = "nobody" } } end,
   ["sqlite.database:run"] = function() return { { "CREATE TABLE t (x)" } } end,
@@ -113,6 +119,10 @@ local weaker = {
 local make = {
   ["runbook.core.file.lock"] = function()
     return require("runbook.core.file").lock(folder .. "/lock")
+  end,
+  ["runbook.core.sftp.client"] = function()
+    local child = assert(require("runbook.core.process").open { argv = { "/usr/lib/openssh/sftp-server" }, duplex = true })
+    return assert(require("runbook.core.sftp").over(child:stdin()))
   end,
   ["runbook.core.sqlite.database"] = function()
     return require("runbook.core.sqlite").open(folder .. "/db", { create = true })

@@ -105,12 +105,12 @@ function session:info() end
 ---@return string? code
 function session:open(command) end
 
---- Start a subsystem ("sftp").
+--- Start a subsystem ("sftp") and talk to it.
 ---
 ---Permit: read
 ---@async
 ---@param name string
----@return runbook.core.ssh.channel? channel
+---@return runbook.stream? stream
 ---@return string? message
 ---@return string? code
 function session:subsystem(name) end

@@ -24,7 +24,7 @@ struct exec_op {
 struct open_op {
 	struct task_op op;
 	struct ssh_channel *c;		/* NULL once released or handed on */
-	bool way;			/* to a port, not a command */
+	bool way;			/* wanted is one stream, not a command's three */
 	bool change;
 };
 
@@ -206,7 +206,7 @@ ssh_bind_open(lua_State *L)
 	return await_open(L, x);
 }
 
-/* session:subsystem(name) -> channel | nil, message, code */
+/* session:subsystem(name) -> stream | nil, message, code */
 int
 ssh_bind_subsystem(lua_State *L)
 {
@@ -216,6 +216,7 @@ ssh_bind_subsystem(lua_State *L)
 
 	bind_permit(L, PERMIT_READ);
 	x = push_open(L, "a subsystem of ssh to start");	/* op */
+	x->way = true;
 	x->c = ssh_channel_subsystem(s, name, wake, &x->op);
 	return await_open(L, x);
 }
