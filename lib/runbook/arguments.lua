@@ -2,6 +2,7 @@
 
 local argparse = require "argparse"
 local errors = require "runbook.errors"
+local human = require "runbook.human"
 
 local arguments = {}
 
@@ -14,10 +15,22 @@ local WIDTH = 98
 ---@return table parser
 function arguments.parser(name, verb, summary)
   local parser = argparse("runbook " .. name, summary:sub(1, 1):upper() .. summary:sub(2) .. ".")
-    :add_help(false):usage_max_width(WIDTH):help_max_width(WIDTH):help_description_margin(26)
+    :add_help(false):usage_max_width(WIDTH)
   verb.declare(parser)
   parser:flag "-h --help" :description "Show this text."
   return parser
+end
+
+--- How an option or argument is written: "-p, --param NAME=VALUE", "FILE".
+---@param element table  of argparse
+---@return string
+function arguments.head(element)
+  local names = element._public_aliases and table.concat(element._public_aliases, ", ") or ""
+  local value = element._argname
+  if type(value) == "table" then
+    value = table.concat(value, " ")
+  end
+  return names .. (names ~= "" and value and " " or "") .. (value or "")
 end
 
 --- The help of a verb: examples first.
@@ -29,7 +42,17 @@ function arguments.help(parser, verb)
   for line in verb.example:gmatch("[^\n]+") do
     examples[#examples + 1] = "  " .. line
   end
-  return table.concat(examples, "\n") .. "\n\n" .. parser:get_help() .. "\n"
+  local parts = { table.concat(examples, "\n"), parser:get_usage(), parser._description }
+  for _, group in ipairs { { "Arguments", parser._arguments }, { "Options", parser._options } } do
+    local rows = {}
+    for i, element in ipairs(group[2]) do
+      rows[i] = { arguments.head(element), element._description or "" }
+    end
+    if #rows > 0 then
+      parts[#parts + 1] = group[1] .. ":\n" .. table.concat(human.rows(rows, WIDTH, 2), "\n")
+    end
+  end
+  return table.concat(parts, "\n\n") .. "\n"
 end
 
 -- The same mistake in our words: back-quotes, and the suggestion in the same sentence.

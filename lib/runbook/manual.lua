@@ -74,18 +74,6 @@ local function new(name, section, title)
   }, Page)
 end
 
--- What argparse knows of an option or argument.
-local function option_head(element)
-  local names, values = {}, {}
-  for _, name in ipairs(element._public_aliases) do
-    names[#names + 1] = name
-  end
-  for _, name in ipairs(type(element._argname) == "table" and element._argname or { element._argname }) do
-    values[#values + 1] = name
-  end
-  return table.concat(names, ", ") .. (#values > 0 and " " .. table.concat(values, " ") or "")
-end
-
 local function usage(name, parser)
   local parts = { "runbook " .. name, "[OPTIONS]" }
   if parser._usage then
@@ -108,12 +96,11 @@ local function verb_section(page, row)
   page:paragraph(row[2]:sub(1, 1):upper() .. row[2]:sub(2) .. ".")
   page:example(verb.example)
   for _, argument in ipairs(parser._arguments) do
-    local value = type(argument._argname) == "table" and table.concat(argument._argname, " ") or argument._argname
-    page:item(value, argument._description or "")
+    page:item(arguments.head(argument), argument._description or "")
   end
   for _, option in ipairs(parser._options) do
     if option._name ~= "-h" then
-      page:item(option_head(option), option._description or "")
+      page:item(arguments.head(option), option._description or "")
     end
   end
 end

@@ -19,7 +19,6 @@ local DEPTH, ITEMS = 3, 40
 function repl.declare(parser)
   parser:argument "file" :argname "FILE" :args "?" :description "A runbook whose parameters are wanted, as `p`."
   arguments.declare_parameters(parser)
-  parser:flag "--no-color" :target "no_colour" :description "No colours; NO_COLOR does the same."
 end
 
 -- A library by its last name: `ssh` is require "runbook.ssh".
