@@ -98,6 +98,16 @@ describe("runbook run", function()
     fails(64, "%-%-until gret: no step is called that; did you mean `greet`%?", "hello.lua", "-p", "who=a", "--until", "gret")
   end)
 
+  it("says as JSON, too, why nothing could begin", function()
+    local folder = folder_with { ["hello.lua"] = HELLO }
+    local r = command.run(folder, { "run", "hello.lua", "--json" })
+    assert.equal(65, r.code)
+    local records = command.records(r.out)
+    assert.same({ "version", "failure" }, { records[1].type, records[2].type })
+    assert.same({ 65, "usage" }, { records[2].exit, records[2].error.kind })
+    assert.matches("missing: whom", r.err)
+  end)
+
   it("explains a step that failed: what, what was said, where, and how to go on", function()
     local folder = folder_with { ["fails.lua"] = FAILS }
     local r = command.run(folder, { "run", "fails.lua" })

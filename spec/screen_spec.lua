@@ -125,6 +125,16 @@ describe("a screen without a terminal", function()
 ]], t.text())
   end)
 
+  it("tells a mistake of the runbook from one of ours", function()
+    local t = new()
+    local trace = "stack traceback:\n\tlib/runbook/task.lua:3: in x\n\tmove.lua:7: in y"
+    for _, message in ipairs { "move.lua:7: attempt to call a nil value", "lib/runbook/sync.lua:9: attempt to index a nil value" } do
+      t.feed { { type = "step-end", step = "s", outcome = "failed", error = { kind = "internal", message = message, trace = trace } } }
+    end
+    assert.equal(1, select(2, t.text():gsub("this is a mistake in runbook itself", "")))
+    assert.matches("what    move.lua:7: attempt to call a nil value\n   at      move.lua:7\n\n", t.text())
+  end)
+
   it("shows what checks found together, stops last", function()
     local t = new()
     t.feed {
@@ -292,13 +302,13 @@ ok  1 look  Look   2 s
       t.feed {
         { type = "unit-start", unit = "u" .. i },
         { type = "unit-end", unit = "u" .. i, outcome = i <= 7 and "failed" or "done",
-          error = i <= 7 and { kind = "full", message = "no room for " .. i } or nil },
+          error = i <= 7 and { kind = "full", message = "no room for " .. i, stderr = "full", tried = "cp" } or nil },
       }
     end
     t.feed { { type = "step-end", step = "b", outcome = "failed", error = { kind = "full", message = "7 of 9 homes failed" } } }
     local shown = render(t.text(), 100)
     assert.matches("x   1 b  Copy  failed: 7 failed, 2 are done and stay done\n", shown)
-    assert.matches("unit    u5\n   what    no room for 5\n   2 more\n", shown)
+    assert.matches("unit    u5\n   what    no room for 5\n   tried   cp\n   said    full\n   2 more\n", shown)
   end)
 end)
 

@@ -81,6 +81,8 @@ function cli.verb(name)
   }
 end
 
+local wants_json = false -- of the verb that is running
+
 -- Those of `--lib`, else those beside the runbook.
 local function choose_libraries(name, args)
   if args.lib then
@@ -109,6 +111,7 @@ local function call_verb(words)
     output.result(arguments.help(parser, verb))
     return 0
   end
+  wants_json = args.json
   choose_libraries(name, args)
   if args.state then
     require("runbook.store").use(args.state)
@@ -141,9 +144,16 @@ end
 local function explain(err)
   local failure = require "runbook.failure"
   local code = failure.exit_code(err)
-  if code ~= 141 and not errors.is_cancelled(err) then
-    output.say(failure.text(require("runbook.redaction").value(errors.record(err)), output.width()))
+  if code == 141 or errors.is_cancelled(err) then
+    return code
   end
+  local record = require("runbook.redaction").value(errors.record(err))
+  if wants_json and err.code ~= "ESTDOUT" or embed.has_sink() then
+    output.version()
+    output.record { type = "failure", exit = code, error = record }
+    output.flush()
+  end
+  output.say(failure.text(record, output.width()))
   return code
 end
 

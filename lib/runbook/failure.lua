@@ -90,6 +90,15 @@ local function because(e, message)
   return #texts > 0 and visible.text(table.concat(texts, "\nbecause ")) or nil
 end
 
+-- Lua puts a line before the message of a mistake: one of the runbook is its author's, and the trace tells him nothing.
+local function is_ours(e, message)
+  if e.kind ~= "internal" or not e.trace then
+    return false
+  end
+  local file = message:match("^([^\n]-%.lua):%d+:")
+  return file and file:find("lib/runbook/", 1, true) ~= nil or not file and not e.hint
+end
+
 --- The rows that explain an error, for `human.rows`.
 ---@param e table  an error value or the record of one
 ---@param extra? { unit: string? }
@@ -114,7 +123,7 @@ function failure.rows(e, extra)
   row("because", because(e, message))
   row("at", failure.place(e), true)
   row("try", e.hint and not message:find(e.hint, 1, true) and visible.text(e.hint))
-  if e.kind == "internal" and e.trace then
+  if is_ours(e, message) then
     row("trace", visible.text((e.trace:gsub("^stack traceback:\n", ""):gsub("\t", ""))), true)
     row("please", "this is a mistake in runbook itself, not in what you did; the lines above show where")
   end

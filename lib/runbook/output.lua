@@ -42,8 +42,14 @@ function output.record(record)
   end
 end
 
---- The first line of every NDJSON output.
+local versioned = false
+
+--- The first line of every NDJSON output; written once.
 function output.version()
+  if versioned then
+    return
+  end
+  versioned = true
   output.record { type = "version", schema = require("runbook.events").SCHEMA, runbook = embed.version() }
 end
 

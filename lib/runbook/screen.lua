@@ -287,8 +287,11 @@ function Screen:step_failed(step, e)
       self:block { ("   %s more"):format(human.count(#step.failed - FAILED_UNITS)) }
       break
     elseif one.error then
-      self:block { "" }
-      self:block(human.rows(failure.rows(one.error, { unit = one.unit }), self.width()))
+      local rows = failure.rows(one.error, { unit = one.unit })
+      if #rows > 3 then -- unit, what and at: the line of the unit has said that
+        self:block { "" }
+        self:block(human.rows(rows, self.width()))
+      end
     end
   end
 end
