@@ -6,6 +6,7 @@
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
+local identity = require "runbook.run.identity"
 local session = require "runbook.run.session"
 local steps = require "runbook.run.steps"
 local supervisor = require "runbook.run.supervisor"
@@ -246,6 +247,7 @@ end
 ---@param o table  until_, files, deadline
 ---@return table plan  { runbook, title, checks, steps, next, changes = n, stops = n }
 function plan.make(the_book, o)
+  identity.look(the_book)
   local self = setmetatable({ book = the_book, options = o, entries = {}, locks = {} }, planner_mt)
   local function finish(ok, entries)
     if not ok then

@@ -27,17 +27,29 @@ end
 ---@param book runbook.Book
 ---@return table<string, string> identities  by parameter
 function identity.look(book)
-  local identities = {}
+  local identities, problems = {}, {}
   task.each(places_of(book), { limit = 8 }, function(found)
     local ok, now = xpcall(effect.reading, errors.handler, found.place.identity, found.place)
     if ok then
       identities[found.name] = now
     elseif errors.is(now, "unreachable") or errors.is(now, "timeout") or errors.is(now, "lost") then
       events.notice(("%s: %s"):format(found.name, tostring(now)), "warning")
-    else
+    elseif errors.is_cancelled(now) then
       error(now, 0)
+    else
+      problems[#problems + 1] = errors.from(now)
     end
   end)
+  if #problems > 0 then
+    local texts, seen = {}, {}
+    for _, problem in ipairs(problems) do
+      texts[#texts + 1] = not seen[tostring(problem)] and tostring(problem) or nil
+      seen[tostring(problem)] = true
+    end
+    local first = problems[1]
+    errors.raise { kind = first.kind, code = first.code, message = table.concat(texts, "\n"), cause = first,
+      hint = #texts == 1 and first.hint or nil }
+  end
   return identities
 end
 

@@ -156,12 +156,25 @@ local function texts_of(value)
   return { tostring(value) }
 end
 
+-- One broken thing may fail many checks: it is shown once, with their number.
+local function add_stop(found, check, err)
+  found.stopped = found.stopped + 1
+  for _, one in ipairs(found.stop) do
+    if tostring(one.error) == tostring(err) then
+      one.more = one.more + 1
+      one.title = ("%s (and %d more)"):format(one.first, one.more)
+      return
+    end
+  end
+  found.stop[#found.stop + 1] = { title = check[1], first = check[1], more = 0, error = err }
+end
+
 --- Run a list of checks, at most eight at a time: findings of all, none hidden by another's failure.
 ---@async
 ---@param list table[]  { title, function }
----@return { good: integer, know: table[], stop: table[] }
+---@return { good: integer, know: table[], stop: table[], stopped: integer }  stop: alike ones folded; stopped: how many
 function steps.run_checks(list)
-  local found = { good = 0, know = {}, stop = {} }
+  local found = { good = 0, know = {}, stop = {}, stopped = 0 }
   local answers = {}
   task.each(list, { limit = 8 }, function(check, i)
     local r = table.pack(xpcall(check[2], errors.handler))
@@ -173,8 +186,7 @@ function steps.run_checks(list)
   for i, check in ipairs(list) do
     local ok, value = answers[i][1], answers[i][2]
     if not ok then
-      found.stop[#found.stop + 1] = { title = check[1], error = errors.from(value) }
-      say_check(check, "stop", tostring(errors.from(value)), value)
+      add_stop(found, check, errors.from(value))
     else
       local texts = texts_of(value)
       found.good = found.good + (#texts == 0 and 1 or 0)
@@ -186,6 +198,9 @@ function steps.run_checks(list)
         say_check(check, "know", text)
       end
     end
+  end
+  for _, one in ipairs(found.stop) do
+    say_check({ one.title }, "stop", tostring(one.error), one.error)
   end
   return found
 end
@@ -200,7 +215,7 @@ function body.checks(session, item)
     local first = found.stop[1].error
     errors.raise {
       kind = first.kind, code = first.code, cause = first, hint = first.hint, target = first.target,
-      message = ("%d of %d checks stop the run\n%s"):format(#found.stop, #item.checks, table.concat(lines, "\n")),
+      message = ("%d of %d checks stop the run\n%s"):format(found.stopped, #item.checks, table.concat(lines, "\n")),
     }
   end
   return { good = found.good, know = #found.know }
