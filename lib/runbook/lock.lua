@@ -1,10 +1,12 @@
 --- Locks on what is written: a directory on the far side says who writes there.
 ---
---- The lock of a directory is `.runbook/lock` in it, made by mkdir and so by one run only. Its holder renews it every 15 s. A
+--- The lock of a directory is `.runbook/lock` in it, made by a rename and so by one run only. Its holder renews it every 15 s. A
 --- run whose last renewal is over 40 s old starts no change (the gate asks); one that finds a lock of another run stops
 --- with exit 75 and says who holds it. A dead holder's lock goes by `resume` of that run or by `unlock`, never by itself:
 --- a job of its may still be writing.
 
+local command = require "runbook.place.command"
+local data = require "runbook.data"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
@@ -15,25 +17,32 @@ local time = require "runbook.core.time"
 
 local lock = {}
 
-local RENEW_SECONDS, TRUST_SECONDS = 15, 40
+lock.renew_seconds = 15
+lock.trust_seconds = 40 -- the gate starts no change when the last renewal is older
 
 -- $1 the lock's directory, $2 the run, $3 its holder in words. Answers "taken", or "held", age in seconds, run and holder.
+-- It is made aside and renamed, which fails where there is one: so none is ever seen, or left behind, without its holder.
 local TAKE = [[
-mkdir -p "${1%/*}" || exit 1
-if mkdir "$1" 2>/dev/null; then :; elif [ "$(cat "$1/run" 2>/dev/null)" = "$2" ]; then :; else
-  now=$(date +%s); then=$(stat -c %Y "$1/holder" 2>/dev/null || stat -c %Y "$1")
-  printf 'held %s\n' $((now - then)); cat "$1/run" "$1/holder" 2>/dev/null; exit 0
-fi
-printf '%s\n' "$3" > "$1/holder" && printf '%s\n' "$2" > "$1/run" && echo taken
+mkdir "${1%/*}" 2>/dev/null
+[ -d "${1%/*}" ] || { echo "${1%/.runbook/lock}: No such file or directory" >&2; exit 1; }
+if [ "$(cat "$1/run" 2>/dev/null)" = "$2" ]; then printf '%s\n' "$3" > "$1/holder" && echo taken; exit; fi
+stage=$(mktemp -d "$1.XXXXXX") || exit 1
+trap 'rm -rf "$stage"' EXIT
+trap 'exit 1' HUP INT PIPE TERM
+printf '%s\n' "$2" > "$stage/run" && printf '%s\n' "$3" > "$stage/holder" && chmod 755 "$stage" || exit 1
+if why=$(mv -T "$stage" "$1" 2>&1); then echo taken; exit; fi
+[ -e "$1/run" ] || { echo "$why" >&2; exit 1; }
+printf 'held %s\n' $(($(date +%s) - $(stat -c %Y "$1/holder"))); cat "$1/run" "$1/holder"
 ]]
 
 -- $1 the lock's directory, $2 the run. A lock that became somebody else's is not renewed.
 local RENEW = [[ [ "$(cat "$1/run" 2>/dev/null)" = "$2" ] && touch "$1/holder" ]]
 
 local GIVE = [[
-[ -d "$1" ] || exit 0
 [ "$(cat "$1/run" 2>/dev/null)" = "$2" ] || exit 0
-rm -f "$1/run" "$1/holder" && rmdir "$1" && rmdir "${1%/*}" 2>/dev/null; exit 0
+rm -f "$1/holder" "$1/run" && rmdir "$1" || exit 1
+case $1 in */.runbook/lock) rmdir "${1%/*}" 2>/dev/null ;; esac
+exit 0
 ]]
 
 local Lock = {}
@@ -54,12 +63,15 @@ local function held_by_another(place, path, answer)
 end
 
 local take = effect.verb {
-  name = "lock.take", class = "change", repeatable = true, quiet = true, inverse = effect.NOT_NEEDED,
+  name = "lock.take", class = "change", repeatable = true, quiet = true,
+  -- By then all that was done under it is undone; and the directory it lies in may be ours to remove.
+  inverse = function(place, path, run) return { "lock.give", place, path, run } end,
   target = function(place) return place.name end,
   summary = function(_, path) return "lock " .. path end,
-  by_hand = function(place, path) return ("%s: mkdir %s"):format(place.name, path) end,
+  by_hand = function(place, path) return place:by_hand { "mkdir", path } end,
   body = function(place, path, run, holder)
-    local answer = place:query_sh(TAKE, path, run, holder)
+    -- Sent twice it finds itself, so it is tried again as a read would be.
+    local answer = command.script(place, TAKE, { path, run, holder }, { message = "locking " .. path })
     if not answer:match("^taken") then
       held_by_another(place, path, answer)
     end
@@ -81,41 +93,87 @@ local function split(where, name)
   return where, ("/tmp/runbook-lock-%s"):format((name or "place"):gsub("[^%w_.-]", "-"))
 end
 
---- Take the lock of a directory for this run; held, and renewed, until the run ends.
----@async
----@param where table  a directory of a place, or a place
----@param name? string  for a place: what is locked
-function lock.take(where, name)
-  local context = task.context()
-  local session = context.session
-  local place, path = split(where, name)
-  if session == nil or session.journal == nil then
-    return take(place, path, "ad-hoc", "ad-hoc")
-  end
-  for _, one in ipairs(session.locks) do
-    if one.path == path and one.place.name == place.name then
-      return one
-    end
-  end
-  local identity = session.journal.meta.id
+-- The obligation of a lock: the one an earlier process of this run left open, or a new one.
+local function owe(session, what)
+  local text = data.encode(what, "lock")
+  local row = session.journal:query("SELECT * FROM obligation WHERE kind = 'lock' AND state = 'owed' AND data = ?", text)[1]
+  return row and obligation.found(session, row) or give:owe(what, { scope = "run" })
+end
+
+local function hold(session, place, path)
+  local identity, asked = session.journal.meta.id, time.boottime()
   local holder = ("%s on %s, process %d"):format(os.getenv("USER") or "?", journal.hostname(), require("runbook.core.embed").pid())
-  local owed = give:owe({ place = place, path = path, run = identity }, { scope = "run" })
+  local owed = owe(session, { place = place, path = path, run = identity })
   local ok, err = xpcall(take, errors.handler, place, path, identity, holder)
   if not ok then
-    if errors.is(err, "busy") then
+    if errors.is(err, "busy") or errors.is(err, "missing") then
       owed:waive()
     end
     error(err, 0)
   end
-  local self = setmetatable({ place = place, path = path, run = identity, owed = owed, renewed = time.boottime() }, lock_mt)
+  local self = setmetatable({ place = place, path = path, run = identity, owed = owed, renewed = asked }, lock_mt)
   session.locks[#session.locks + 1] = self
   return self
+end
+
+local function held_here(session, place, path)
+  for i, one in ipairs(session.locks) do
+    if one.path == path and one.place.name == place.name then
+      return one, i
+    end
+  end
+end
+
+--- Take the lock of a directory for this run; held, and renewed, until the run ends.
+---@async
+---@param where table  a directory of a place, which has to be there, or a place
+---@param name? string  for a place: what is locked
+function lock.take(where, name)
+  local session = task.context().session
+  local place, path = split(where, name)
+  if session == nil or session.journal == nil then
+    return take(place, path, "ad-hoc", "ad-hoc")
+  end
+  return held_here(session, place, path) or hold(session, place, path)
+end
+
+effect.verb {
+  name = "lock.give", class = "change", repeatable = true, quiet = true, inverse = effect.NOT_NEEDED,
+  target = function(place) return place.name end,
+  summary = function(_, path) return "give up the lock " .. path end,
+  by_hand = function(place, path) return place:by_hand { "rm", "-r", path } end,
+  body = function(place, path, run)
+    local session = task.context().session
+    local one, i = held_here(session, place, path)
+    if one then
+      table.remove(session.locks, i)
+      one.owed:meet()
+    else
+      place:sh(GIVE, path, run)
+    end
+  end,
+}
+
+--- Take again what earlier processes of this run had taken: a step that is done does not run again to do so.
+---@async
+---@param session table
+function lock.retake(session)
+  local rows = session.journal:query "SELECT DISTINCT data FROM obligation WHERE kind = 'lock' AND state <> 'waived'"
+  for _, row in ipairs(rows) do
+    local what = data.decode(row.data)
+    if not held_here(session, what.place, what.path) then
+      local ok, err = xpcall(hold, errors.handler, session, what.place, what.path)
+      if not ok and not errors.is(err, "missing") then -- what was locked is gone, and there is nothing to protect
+        error(err, 0)
+      end
+    end
+  end
 end
 
 --- Raises when the last renewal is so old that somebody may have taken it away.
 function Lock:must_be_held()
   local age = time.boottime() - self.renewed
-  if self.lost or age > TRUST_SECONDS then
+  if self.lost or age > lock.trust_seconds then
     errors.raise {
       kind = "busy", code = "ELOCKED", target = self.place.name,
       message = self.lost and ("the lock %s was taken away"):format(self.path)
@@ -126,9 +184,10 @@ function Lock:must_be_held()
 end
 
 local function renew_one(one)
+  local asked = time.boottime()
   local ok, held = xpcall(renew, errors.handler, one.place, one.path, one.run)
   if ok and held then
-    one.renewed = time.boottime()
+    one.renewed = asked
   elseif ok then
     one.lost = true
     events.notice(("the lock %s on %s is gone; no further change is started"):format(one.path, one.place.name), "warning")
@@ -141,7 +200,7 @@ end
 function lock.keeper(session)
   return task.spawn(function()
     while true do
-      task.sleep(RENEW_SECONDS)
+      task.sleep(lock.renew_seconds)
       for _, one in ipairs(session.locks) do
         renew_one(one)
       end
@@ -157,31 +216,6 @@ function lock.release_all(session)
   end
   session.locks = {}
 end
-
---- Take away the lock of a directory, whoever has it. Shows the holder; refuses while it is renewed.
----@async
----@param place table
----@param path string  the directory
----@return string said  who held it
-lock.break_lock = effect.verb {
-  name = "lock.break", class = "destroy",
-  target = function(place) return place.name end,
-  summary = function(_, path) return "take away the lock of " .. path end,
-  body = function(place, path)
-    local at = path .. "/.runbook/lock"
-    local answer = place:query_sh(TAKE, at, "\1", "\1")
-    if answer:match("^taken") then
-      place:sh(GIVE, at, "\1")
-      return "nobody held it"
-    end
-    local age = tonumber(answer:match("^held (%-?%d+)"))
-    if age and age < 60 then
-      held_by_another(place, path, answer)
-    end
-    place:sh([[rm -f "$1/run" "$1/holder" && rmdir "$1"]], at)
-    return (answer:gsub("^held (%S+)\n", "renewed %1 s ago by run "):gsub("\n", ", "))
-  end,
-}
 
 --- Let go of a run whose process is gone (the far-side locks it still owes).
 ---@async

@@ -65,6 +65,14 @@ function Kind:owe(what, o)
   return owed
 end
 
+--- One that an earlier process of this run wrote down.
+---@param session table
+---@param row table  of the journal
+---@return runbook.Owed
+function obligation.found(session, row)
+  return setmetatable({ kind = row.kind, data = data.decode(row.data), session = session, id = row.id }, owed_mt)
+end
+
 --- Meet it now: the thing is removed, or already gone.
 ---@async
 function Owed:meet()

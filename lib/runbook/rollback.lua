@@ -5,6 +5,7 @@ local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local jobs = require "runbook.run.jobs"
+local lock = require "runbook.lock"
 local obligation = require "runbook.obligation"
 local session = require "runbook.run.session"
 local store = require "runbook.store"
@@ -201,6 +202,7 @@ function rollback.rollback(name, o, with_session)
     return supervisor.supervise(self, function()
       self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.stop_all, self)
       self:in_phase(nil, "clean-up", obligation.meet_all, self, { scope = "step" })
+      lock.retake(self)
       return work(self)
     end, function(ok, stuck)
       return finish(self, ok, stuck)

@@ -9,6 +9,7 @@ local events = require "runbook.events"
 local identity = require "runbook.run.identity"
 local jobs = require "runbook.run.jobs"
 local journal = require "runbook.journal"
+local lock = require "runbook.lock"
 local json = require "runbook.json"
 local obligation = require "runbook.obligation"
 local params = require "runbook.params"
@@ -139,6 +140,7 @@ end
 -- Works through the items; runs in a task of its own, so that it can be cancelled while the driver still writes.
 local function work(self, position_of, count)
   local o, begun = self.options, self.options.from == nil
+  lock.retake(self)
   for _, item in ipairs(self.book.items) do
     begun = begun or item.id == o.from
     if item.kind == "section" then

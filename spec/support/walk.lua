@@ -117,6 +117,17 @@ function Pair:settle()
   end
 end
 
+--- A shell line of this machine that kills the servers' side of every connection there is.
+---@return string
+function Pair:drop_connections()
+  local lines = {}
+  for i, machine in ipairs(self.machines) do
+    lines[i] = ("nsenter -t %d -m -p -r sh -c %s"):format(machine.pid, world.quote [[
+      for p in $(ps -eo pid=,args= | sed -n 's/^ *\([0-9]*\) sshd: root.*/\1/p'); do kill -9 "$p" 2>/dev/null || :; done]])
+  end
+  return table.concat(lines, " && ")
+end
+
 --- Both machines: what is on their disks, and, once nobody is connected any more, what runs.
 ---@async
 ---@param o { times?: boolean }?
