@@ -56,7 +56,7 @@ local function short(text)
 end
 
 -- A part of a key is a file name: bytes that are not safe in one are written %XX, long ones are cut and told apart.
-local function part(text)
+function job.part(text)
   text = tostring(text):gsub("[^%w._-]", function(c) return ("%%%02X"):format(c:byte()) end):gsub("^[.-]", { ["."] = "%2E", ["-"] = "%2D" })
   if #text > 160 then
     text = text:sub(1, 140) .. "%" .. short(text)
@@ -89,7 +89,7 @@ end
 local function prefix_of(name)
   local context = task.context()
   return table.concat({
-    part(run_of(context)), part(context.step or "_"), part(context.unit or "_"), part(ordinal(context, name)),
+    job.part(run_of(context)), job.part(context.step or "_"), job.part(context.unit or "_"), job.part(ordinal(context, name)),
   }, "/")
 end
 
@@ -441,7 +441,7 @@ local list_verb = effect.verb {
   by_hand = function(at, run) return at:by_hand { "find", "~/.local/state/runbook/jobs/" .. run } end,
   body = function(at, run)
     local found = {}
-    for key in ask(handle(at, part(run)), scripts.list):gmatch("[^\n]+") do
+    for key in ask(handle(at, job.part(run)), scripts.list):gmatch("[^\n]+") do
       found[#found + 1] = handle(at, key)
     end
     return found

@@ -27,7 +27,7 @@ local TABLES = {
      target TEXT, summary TEXT, by_hand TEXT, inverse TEXT, undoes INTEGER, repeatable INTEGER, error TEXT, started REAL,
      changed REAL NOT NULL)]],
   [[CREATE TABLE obligation (id INTEGER PRIMARY KEY, state TEXT NOT NULL, kind TEXT NOT NULL, data TEXT, scope TEXT NOT NULL,
-     step TEXT, job INTEGER, costs TEXT, tries INTEGER NOT NULL DEFAULT 0, error TEXT, changed REAL NOT NULL)]],
+     step TEXT, job TEXT, costs TEXT, tries INTEGER NOT NULL DEFAULT 0, error TEXT, changed REAL NOT NULL)]],
   [[CREATE TABLE job (id INTEGER PRIMARY KEY, state TEXT NOT NULL, step TEXT, unit TEXT, name TEXT, place TEXT, reference TEXT,
      detail TEXT, changed REAL NOT NULL)]],
   [[CREATE TABLE decision (id INTEGER PRIMARY KEY, at REAL, who TEXT, what TEXT, subject TEXT, reason TEXT)]],

@@ -154,15 +154,17 @@ effect.verb {
   end,
 }
 
---- Take again what earlier processes of this run had taken: a step that is done does not run again to do so.
+--- Take again what earlier processes of this run had taken and nothing has undone: a step that is done does not run again to
+--- do so.
 ---@async
 ---@param session table
 function lock.retake(session)
-  local rows = session.journal:query "SELECT DISTINCT data FROM obligation WHERE kind = 'lock' AND state <> 'waived'"
+  local rows = session.journal:query [[SELECT DISTINCT inverse FROM effect WHERE verb = 'lock.take' AND step IS NOT NULL
+    AND state IN ('done', 'unknown') ORDER BY id]]
   for _, row in ipairs(rows) do
-    local what = data.decode(row.data)
-    if not held_here(session, what.place, what.path) then
-      local ok, err = xpcall(hold, errors.handler, session, what.place, what.path)
+    local _, place, path = table.unpack(data.decode(row.inverse))
+    if not held_here(session, place, path) then
+      local ok, err = xpcall(hold, errors.handler, session, place, path)
       if not ok and not errors.is(err, "missing") then -- what was locked is gone, and there is nothing to protect
         error(err, 0)
       end

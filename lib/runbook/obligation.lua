@@ -18,7 +18,7 @@ local kinds = {}
 local check_owe = options.declare("obligation:owe", {
   data = { "table", "what the function gets" },
   scope = { "string", "when it ends at the latest", choices = { "step", "run" }, default = "step" },
-  job = { "integer", "the job it stays for while that runs", optional = true },
+  job = { "string", "the name of a job of the step; it stays while that runs", optional = true },
   costs = { "string", "what it costs while it is left, for `runs`", optional = true },
 })
 
@@ -43,7 +43,7 @@ end
 --- Write down that something will have to be removed. In a plan nothing is owed.
 ---@async
 ---@param what table  data, of which places may be part
----@param o? { scope?: "step"|"run", job?: integer, costs?: string }
+---@param o? { scope?: "step"|"run", job?: string, costs?: string }
 ---@return runbook.Owed
 function Kind:owe(what, o)
   local given = { data = what }
@@ -121,6 +121,24 @@ function obligation.meet(session, row)
   return ok
 end
 
+-- Does the job it names still run? Asked there; a machine that does not answer may well be at work.
+local function is_needed(session, row)
+  if row.job == nil then
+    return false
+  end
+  local key = require("runbook.job").part(row.job)
+  local ok, err = xpcall(require("runbook.run.jobs").settle_step, errors.handler, session, row.step)
+  if not ok and errors.is_cancelled(err) then
+    error(err, 0)
+  end
+  for _, job in ipairs(session.journal:query("SELECT name FROM job WHERE step = ? AND state IN ('starting', 'running')", row.step)) do
+    if job.name:match "([^/]*)/%d+$" == key then -- run/step/unit/name/try
+      return true
+    end
+  end
+  return false
+end
+
 --- Meet everything that is owed, newest first.
 ---@async
 ---@param session table
@@ -131,7 +149,7 @@ function obligation.meet_all(session, where)
   local rows = session.journal:query("SELECT * FROM obligation WHERE state = 'owed' ORDER BY id DESC")
   for _, row in ipairs(rows) do
     local wanted = (where.step == nil or row.step == where.step) and (where.scope == nil or row.scope == where.scope)
-    local busy = where.keep_jobs and row.job and session.journal:state("job", row.job) == "running"
+    local busy = where.keep_jobs and is_needed(session, row)
     if wanted and not busy then
       left = left + (obligation.meet(session, row) and 0 or 1)
     elseif wanted then

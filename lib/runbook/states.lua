@@ -145,6 +145,7 @@ states.job = machine {
   { "starting", "started", "running", "asks the far side", "stops it", "asks the far side" },
   { "starting", "lose",    "lost" },
   { "starting", "finish",  "done" },
+  { "starting", "stop",    "stopped" },
   { "running",  "finish",  "done",    "re-attaches",       "stops it", "asks the far side" },
   { "running",  "lose",    "lost" },
   { "running",  "stop",    "stopped" },

@@ -13,7 +13,7 @@ local function sweep_run(row, o, with_session)
   return with_session(self, function()
     -- Loading the book declares the kinds of obligations that it and its libraries know.
     self.book = require("runbook.run").book_of(row.name, {}, false)
-    return self:in_phase(nil, "clean-up", obligation.meet_all, self, {})
+    return self:in_phase(nil, "clean-up", obligation.meet_all, self, { keep_jobs = true })
   end)
 end
 
