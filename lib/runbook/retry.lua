@@ -6,12 +6,16 @@
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local task = require "runbook.core.task"
+local time = require "runbook.core.time"
 
 local retry = {}
 
 retry.first_delay = 0.5
 retry.longest_delay = 30
 retry.same_error = 10
+retry.looking = 3 -- somebody waits for a plan or for findings, and can ask again
+
+local LOOKING = { checks = true, check = true, guard = true, when = true }
 
 local always = { unreachable = true, busy = true }
 local for_reads = { lost = true, timeout = true }
@@ -33,6 +37,26 @@ function retry.delay(n)
   return math.min(retry.longest_delay, retry.first_delay * 2 ^ (n - 1)) * (0.5 + math.random() / 2)
 end
 
+local function most_tries(o)
+  local context = task.context()
+  local looking = context.mode == "plan" or LOOKING[context.phase]
+  return math.min(o.tries or retry.same_error, looking and retry.looking or retry.same_error)
+end
+
+local said = {} -- text = when; many that wait for one host say so once
+
+local function say(o, err, tries, delay)
+  local text = tostring(err)
+  text = ("%s%s; %s again in %.0f s"):format(text:sub(1, #o.target) == o.target and "" or o.target .. ": ", text, o.what,
+    math.max(1, delay))
+  local now = time.now()
+  if said[text] and now - said[text] < 10 then
+    return
+  end
+  said[text] = now
+  events.emit { type = "notice", target = o.target, tries = tries, delay = delay, text = text }
+end
+
 --- Call `fn` until it succeeds, fails for good, or fails the same way too often.
 ---@async
 ---@param o { target: string, what: string, reads?: boolean, tries?: integer }  tries: at most, ten by default
@@ -50,18 +74,14 @@ function retry.call(o, fn)
     local text = tostring(err)
     same = text == last and same + 1 or 1
     last = text
-    if not retry.worthwhile(err, o.reads) or same >= math.min(o.tries or retry.same_error, retry.same_error) then
+    if not retry.worthwhile(err, o.reads) or same >= most_tries(o) then
       if n > 1 and errors.is(err) then
         err.tries = n
       end
       error(err, 0)
     end
     local delay = math.max(retry.delay(n), err.retry_after or 0) -- the other side may have said how long
-    events.emit {
-      type = "notice", target = o.target, tries = n, delay = delay,
-      text = ("%s%s; %s again in %.0f s"):format(text:sub(1, #o.target) == o.target and "" or o.target .. ": ", text, o.what,
-        math.max(1, delay)),
-    }
+    say(o, err, n, delay)
     task.sleep(delay)
   end
 end
