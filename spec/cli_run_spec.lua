@@ -431,6 +431,25 @@ rb.step("slow", "Wait", function() rb.say "begun" rb.sleep(60) end)
     assert.matches("^slow%-1 .*stopped", command.run(folder, { "show" }).out)
   end)
 
+  it("leaves jobs running and names them, and rollback ends them", function()
+    local folder = folder_with { ["job.lua"] = [[
+local rb = require "runbook"
+local here = require "runbook.here"
+rb.step("copy", "Copy", function()
+  local j = here:job { name = "long", argv = { "sh", "-c", 'echo $$ > "$0/pid"; sleep 300', os.getenv "PWD" } }
+  rb.say "begun"
+  j:wait()
+end)
+]] }
+    local shown, code = command.at_terminal(folder, { "run", "job.lua" }, { { "begun", "\3" } })
+    assert.equal(130, code, shown)
+    assert.matches("goes on  long on here, of copy\n", shown)
+    local pid = tonumber(world.wait_until("the job's pid", function() return world.read(folder .. "/pid") end))
+    assert.is_true(world.alive(pid))
+    command.run(folder, { "rollback" })
+    assert.is_false(world.alive(pid))
+  end)
+
   it("at a question stops too", function()
     local folder = folder_with { ["asks.lua"] = ASKS }
     local shown, code = command.at_terminal(folder, { "run", "asks.lua" }, { { "Type asks to go on", "\3" } })

@@ -124,7 +124,7 @@ local EVENTS = {
   { "version", "First: schema, runbook. Fields may be added within a schema; ignore what you do not know." },
   { "failure", "Instead of a run-end, when nothing could begin: exit, error." },
   { "run-start, run-end", "runbook, title, directory, resumed; state (done failed stopped waiting declined rolled-back "
-    .. "rollback-incomplete), exit, seconds, next (the command that goes on), error." },
+    .. "rollback-incomplete), exit, seconds, next (the command that goes on), jobs (left running), error." },
   { "section, step-start, step-end", "title; index, count, kind; outcome (done failed skipped already waiting declined stopped undone), "
     .. "seconds, text, error." },
   { "unit-start, unit-end", "unit; outcome, error." },

@@ -210,9 +210,10 @@ local function finish(self, outcome, detail, item)
   local text = detail and (detail.text or errors.is(detail) and tostring(detail)) or nil
   self.journal:move("run", "run", RUN_EVENT[outcome], { detail = text })
   self.journal:commit()
-  local resume = ("runbook resume %s"):format(self.name)
+  local resume, left = ("runbook resume %s"):format(self.name), jobs.left_running(self)
   events.emit {
-    type = "run-end", state = outcome, exit = exit, seconds = time.utc() - self.began, step = item and item.id, text = text,
+    type = "run-end", jobs = #left > 0 and left or nil,
+    state = outcome, exit = exit, seconds = time.utc() - self.began, step = item and item.id, text = text,
     error = errors.is(detail) and errors.record(detail) or nil, next = outcome ~= "done" and resume or nil,
   }
   return exit

@@ -440,7 +440,8 @@ local function end_rows(e, explained, kept)
       rows[#rows + 1] = { label, text, whole = whole }
     end
   end
-  row("why", not explained and e.text)
+  row("why", not explained and e.text ~= "cancelled" and e.text)
+  row("goes on", e.jobs and table.concat(e.jobs, "\n"))
   row("kept", kept and table.concat(kept, "\n"), true)
   if e.state == "rollback-incomplete" then
     row("again", e.next, true)

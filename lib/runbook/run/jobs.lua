@@ -11,6 +11,18 @@ local function rows_of(session)
   return session.journal:query("SELECT * FROM job WHERE state IN ('starting', 'running', 'lost') ORDER BY id")
 end
 
+--- The jobs that go on without this process, for people.
+---@async
+---@return string[]
+function jobs.left_running(session)
+  local list = {}
+  for _, row in ipairs(session.journal:query("SELECT * FROM job WHERE state IN ('starting', 'running') ORDER BY id")) do
+    list[#list + 1] = ("%s on %s, of %s%s"):format(data.decode(row.reference).name or row.name, row.place, row.step or "the run",
+      row.unit and " " .. row.unit or "")
+  end
+  return list
+end
+
 -- The row of a job by its key on the far side; a job that is found again keeps its row.
 local function row_of(session, key)
   if session.job_rows == nil then
