@@ -105,8 +105,8 @@ local function row_texts(j, row)
     rows[#rows + 1] = { "owes", owed.kind .. (owed.costs and " (costs money while it exists)" or "")
       .. (owed.error and ": could not be removed yet" or "") }
   end
-  for _, job in ipairs(j:query "SELECT name, place, state FROM job WHERE state IN ('starting', 'running', 'lost')") do
-    rows[#rows + 1] = { "job", ("%s on %s: %s"):format(job.name, job.place, job.state) }
+  for _, job in ipairs(require("runbook.run.jobs").left_running { journal = j }) do
+    rows[#rows + 1] = { "goes on", job }
   end
   for _, one in ipairs(j:query "SELECT * FROM decision ORDER BY id") do
     rows[#rows + 1] = { "said", ("%s %s %s%s, by %s"):format(runs.when(one.at), one.what, one.subject or "",
