@@ -7,8 +7,8 @@ local time = require "runbook.core.time"
 
 local ends = {}
 
--- $1 a directory. Lines of facts; the names found in it come last, each ended by a zero byte. A directory that is not there
--- yet is looked at through the nearest parent.
+-- $1 a directory. Lines of facts; the names found in it come last, `d` before those of directories and `-` before the others,
+-- each ended by a zero byte. A directory that is not there yet is looked at through the nearest parent.
 local LOOK = [[
 LC_ALL=C; export LC_ALL
 dir=$1
@@ -50,7 +50,8 @@ echo "real $(pwd -P | od -An -v -tx1 | tr -d ' \n')"
 echo end
 if [ "$there" = yes ]; then
   for name in * .[!.]* ..?*; do
-    if [ -e "$name" ] || [ -L "$name" ]; then printf '%s\0' "$name"; fi
+    if [ -d "$name" ] && [ ! -L "$name" ]; then printf 'd%s\0' "$name"
+    elif [ -e "$name" ] || [ -L "$name" ]; then printf -- '-%s\0' "$name"; fi
   done
 fi]]
 
@@ -70,7 +71,7 @@ end
 
 local function parse(stdout, sent)
   local head, rest = stdout:match("^(.-\n)end\n(.*)$")
-  local facts = { has = {}, above = {}, names = {} }
+  local facts = { has = {}, above = {}, names = {}, loose = {} }
   for key, value in head:gmatch("(%a+) ([^\n]*)\n") do
     if key == "has" then
       facts.has[value] = true
@@ -80,9 +81,10 @@ local function parse(stdout, sent)
       facts[key] = value
     end
   end
-  for name in rest:gmatch("([^\0]+)\0") do
+  for kind, name in rest:gmatch("(.)([^\0]+)\0") do
     if not is_ours(name) then
       facts.names[#facts.names + 1] = name
+      facts.loose[name] = kind == "-" or nil
     end
   end
   local unit, free, inodes, inodes_free, kind = facts.space:match("(%d+) (%d+) (%d+) (%d+) (%S+)")
@@ -99,7 +101,7 @@ end
 ---@async
 ---@param dir runbook.Dir
 ---@return table facts  there boot machine host uid gid rsync version acls xattrs has gnu mount free inodes inodes_free file_system
----  writable above real names skew
+---  writable above real names loose (those that are no directories) skew
 function ends.look(dir)
   local sent = time.utc()
   local status, stdout, stderr = dir.place:exec { "sh", "-c", LOOK, "sh", dir.path, reads = true, limit = 64 << 20 }

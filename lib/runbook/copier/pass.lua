@@ -133,11 +133,20 @@ local function in_order(survey, first)
   return list, survey.by_name[scan.LOOSE]
 end
 
+-- What stands on the target where a home belongs, and is no directory: a person has to look at it.
+local function in_the_way(p)
+  local list = {}
+  for _, unit in ipairs(p.look.survey.units) do
+    list[#list + 1] = p.look.to.loose[unit.name] and unit.name or nil
+  end
+  return list
+end
+
 local function argv_of(p, unit)
   local loose = unit.name == scan.LOOSE
   local flags = rsync.flags {
     version = math.min(p.look.from.version, p.look.to.version), owner = p.pair.owner, exclude = p.pair.exclude, loose = loose,
-    delete = p.delete, force = p.ours, rate = p.rate,
+    protect = loose and in_the_way(p) or nil, delete = p.delete, force = p.ours, rate = p.rate,
   }
   return p.opened.wrap(rsync.puller {
     tree = p.pair.to.path, unit = unit.name, ours = p.ours, remote = p.opened.remote, flags = flags,
@@ -189,7 +198,10 @@ local function copy_verb(kind, words)
   return effect.verb {
     name = "sync." .. kind, class = "change", repeatable = true, quiet = true, inverse = effect.NOT_NEEDED,
     target = function(p) return p.pair.to.place.name end,
-    summary = function(p, unit) return words:format(meter.shown(unit.name), tostring(p.pair.to)) end,
+    summary = function(_, unit) return words:format(meter.shown(unit.name)) end,
+    preview = function(_, unit)
+      return { after = ("%s in %s files at the source"):format(units.size(unit.bytes), units.count(unit.files)) }
+    end,
     by_hand = function(p, unit)
       local loose = unit.name == scan.LOOSE
       return p.pair.to.place:by_hand(rsync.by_hand {
@@ -198,17 +210,14 @@ local function copy_verb(kind, words)
         target = p.pair.to.path .. (loose and "/" or "/" .. unit.name .. "/"),
       })
     end,
-    preview = function(_, unit)
-      return { after = ("%s in %s files"):format(units.size(unit.bytes), units.count(unit.files)) }
-    end,
     body = copy,
   }
 end
 
 local verbs = {
-  bulk = copy_verb("bulk", "copy %s to %s"), converge = copy_verb("converge", "copy what changed of %s to %s"),
-  final = copy_verb("final", "copy what changed of %s to %s, remove what was removed"),
-  back = copy_verb("back", "copy what changed of %s back to %s"),
+  bulk = copy_verb("bulk", "copy %s"), converge = copy_verb("converge", "copy what changed of %s"),
+  final = copy_verb("final", "copy what changed of %s, remove what was removed"),
+  back = copy_verb("back", "copy what changed of %s back"),
 }
 
 -- Units by the session when there is one, so that they are journaled; else side by side.
@@ -355,7 +364,6 @@ end
 local function copy_units(p, list, loose)
   local failures = {}
   copy_all(p, list, failures)
-  p.delete = p.delete and next(failures) == nil -- what stands where a home belongs is looked at by a person first
   copy_all(p, loose, failures)
   return failures
 end

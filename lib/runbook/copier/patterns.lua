@@ -60,6 +60,13 @@ function patterns.check(list, level)
   end
 end
 
+--- The pattern of one name at the top.
+---@param name string
+---@return string
+function patterns.literal(name)
+  return "/" .. name:gsub("[%*%?%[\\]", "\\%0")
+end
+
 --- Arguments of rsync.
 ---@param list string[]
 ---@return string[]

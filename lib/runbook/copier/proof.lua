@@ -6,6 +6,7 @@ local errors = require "runbook.errors"
 local events = require "runbook.events"
 local meter = require "runbook.copier.meter"
 local pass = require "runbook.copier.pass"
+local patterns = require "runbook.copier.patterns"
 local record = require "runbook.copier.record"
 local scan = require "runbook.copier.scan"
 local task = require "runbook.task"
@@ -103,11 +104,11 @@ local function describe(name, differences)
 end
 
 -- Both ends of one unit, side by side.
-local function compare(pair, unit)
+local function compare(pair, unit, exclude)
   local a, b
   task.all {
-    function() a = scan.fingerprint(pair.from, unit, { owner = pair.owner, exclude = pair.exclude }) end,
-    function() b = scan.fingerprint(pair.to, unit, { owner = "keep", exclude = pair.exclude }) end,
+    function() a = scan.fingerprint(pair.from, unit, { owner = pair.owner, exclude = exclude }) end,
+    function() b = scan.fingerprint(pair.to, unit, { owner = "keep", exclude = exclude }) end,
   }
   for _, one in ipairs { { pair.from, a }, { pair.to, b } } do
     if #one[2].problems > 0 then
@@ -120,10 +121,10 @@ local function compare(pair, unit)
   return a, b
 end
 
-local function prove(pair, unit)
-  local a, b = compare(pair, unit)
+local function prove(pair, unit, exclude)
+  local a, b = compare(pair, unit, exclude)
   if not same(a, b) then
-    local differences = scan.differences(pair.from, pair.to, unit, { owner = pair.owner, exclude = pair.exclude })
+    local differences = scan.differences(pair.from, pair.to, unit, { owner = pair.owner, exclude = exclude })
     errors.raise { kind = "conflict", code = "EDIFFERENT", target = pair.to.place.name, message = describe(unit, differences) }
   end
   local compared = a.attributes ~= "none" and b.attributes ~= "none"
@@ -154,12 +155,24 @@ local function must_hold_nothing_else(pair, from, to)
   end
 end
 
+-- What was left out on purpose may be anything on the target, a loose file, too.
+local function exclude_for(pair, unit, left)
+  if unit ~= scan.LOOSE or #left == 0 then
+    return pair.exclude
+  end
+  local all = table.move(pair.exclude, 1, #pair.exclude, 1, {})
+  for _, name in ipairs(left) do
+    all[#all + 1] = patterns.literal(name)
+  end
+  return all
+end
+
 local function units_of(pair, survey)
-  local list, left = {}, 0
+  local list, left = {}, {}
   for _, unit in ipairs(survey.units) do
     if record.is_left(unit.name) then
       record.add_receipt(pair, unit.name, "left", { entries = unit.entries, bytes = unit.bytes })
-      left = left + 1
+      left[#left + 1] = unit.name
     else
       list[#list + 1] = unit.name
     end
@@ -201,7 +214,7 @@ function proof.verify(pair)
   local list, left = units_of(pair, look.survey)
   local failures, done, said = {}, 0, -1
   task.each(list, { limit = AT_ONCE }, function(unit)
-    local ok, err = xpcall(prove, errors.handler, pair, unit)
+    local ok, err = xpcall(prove, errors.handler, pair, unit, exclude_for(pair, unit, left))
     if not ok and errors.is_cancelled(err) then
       error(err, 0)
     end
@@ -221,7 +234,7 @@ function proof.verify(pair)
   end
   local t = look.survey.total
   events.notice(("%d of %d homes are the same on both ends: %s files, %s%s"):format(#list, #look.survey.units,
-    units.count(t.files), units.size(t.bytes), left > 0 and (", %d left out on purpose"):format(left) or ""))
+    units.count(t.files), units.size(t.bytes), #left > 0 and (", %d left out on purpose"):format(#left) or ""))
 end
 
 --- See copier:receipts.

@@ -27,8 +27,8 @@ function rsync.version(text)
 end
 
 --- The flags of a pass.
----@param o { version: integer, owner: string, exclude: string[], loose: boolean, delete: boolean, force: boolean, rate?: number }
----  rate: of this one process
+---@param o { version: integer, owner: string, exclude: string[], loose: boolean, protect?: string[], delete: boolean, force: boolean,
+---  rate?: number }  protect: names beside the loose files that are not touched; rate: of this one process
 ---@return string[]
 function rsync.flags(o)
   local argv = {
@@ -57,6 +57,9 @@ function rsync.flags(o)
   if o.loose then
     for _, name in ipairs(patterns.NOT_UNITS) do
       add("--exclude=/" .. name)
+    end
+    for _, name in ipairs(o.protect or {}) do
+      add("--exclude=" .. patterns.literal(name))
     end
     add "--exclude=/*/"
   end
