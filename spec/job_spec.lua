@@ -111,7 +111,7 @@ for _, kind in ipairs(kinds) do
       local j = start([[cat >/dev/null; sleep 1]], { stdin = word })
       local dir = j:state().dir
       assert.equal("", at:query_sh([[grep -rl very-hush "$1" || :]], dir))
-      assert.equal("", at:query_sh([[for f in /proc/[0-9]*/cmdline; do tr '\0' ' ' <"$f" 2>/dev/null | grep 'very-[h]ush'; done; :]]))
+      assert.equal("", at:query_sh [[cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' ' ' | grep -o 'very-[h]ush' || :]])
       j:must_succeed()
       j:forget()
     end)
@@ -164,7 +164,7 @@ for _, kind in ipairs(kinds) do
       world.wait_until("it to begin", function() return j:state().stdout > 0 end)
       j:stop { seconds = 1 }
       assert.same({ status = 137, signal = "KILL" }, (collect(j)))
-      assert.equal("", at:query_sh [[for f in /proc/[0-9]*/cmdline; do tr '\0' ' ' <"$f" 2>/dev/null | grep '^sleep 6[123]'; done; :]])
+      assert.equal("", at:query_sh [[cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' ' ' | grep -o 'sleep 6[123]' || :]])
       j:forget()
     end)
 
