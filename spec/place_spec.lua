@@ -322,6 +322,25 @@ for _, kind in ipairs(places.kinds) do
           assert.equal("old", at:read(path))
         end)
 
+        it("takes copies away, there and here, and leaves those that somebody changed", function()
+          local folder = world.folder "copies"
+          world.write(folder .. "/a", "one")
+          local put = undo_of("place.put", function(_, path, from) at:put(from, path) end, dir:join "a", folder .. "/a", {})
+          local get = undo_of("place.get", at.get, dir:join "a", folder .. "/b")
+          undo(get)
+          undo(get)
+          assert.is_nil(world.read(folder .. "/b"))
+          at:get(dir:join "a", folder .. "/b")
+          world.write(folder .. "/b", "mine")
+          assert.equal("conflict", raised(undo, get).kind)
+          dir:write("a", "theirs")
+          assert.equal("conflict", raised(undo, put).kind)
+          dir:write("a", "one")
+          undo(put)
+          undo(put)
+          assert.same({}, dir:list())
+        end)
+
         it("keeps no secret for the journal", function()
           local path = dir:join "a"
           at:write(path, "old secret")

@@ -148,6 +148,11 @@ local function raw_read(self, path, limit)
   return (command.script(self, scripts.read, { path }, { message = "reading " .. path, limit = limit }))
 end
 
+-- `gone`, or the digest of what a file holds now.
+local function raw_fingerprint(self, path)
+  return (command.script(self, scripts.fingerprint, { path }, { message = "looking at " .. path }):gsub("%s+$", ""))
+end
+
 local function raw_write(self, path, input, length, o)
   local decode, mark = o.encoded and "base64 -d" or "cat", ""
   if command.is_secret(input) then
@@ -212,7 +217,7 @@ local function before_write(self, path, ours)
   end
   return {
     existed = true, ours = ours, size = st.size, mode = ("%o"):format(st.mode), owner = ("%d:%d"):format(st.uid, st.gid),
-    was = command.script(self, scripts.fingerprint, { path }, { message = "reading " .. path }):gsub("%s+$", ""),
+    was = raw_fingerprint(self, path),
     content = command.script(self, scripts.keep, { path }, { message = "reading " .. path }),
   }
 end
@@ -291,8 +296,8 @@ verbs.put = effect.verb {
   name = "place.put", class = "change", repeatable = true, quiet = true, target = target,
   summary = function(_, path, from) return ("copy %s to %s"):format(from, path) end,
   by_hand = function(self, path, from) return self:by_hand { "tee", path } .. " < " .. from end,
-  inverse = function(self, path)
-    local before = before_write(self, path)
+  inverse = function(self, path, from)
+    local before = before_write(self, path, (errors.check("here", "reading " .. from, digest.sha256_file(from))))
     return before and { "place.put_back", self, path, before } or nil
   end,
   body = function(self, path, from, o)
@@ -307,7 +312,7 @@ effect.verb {
   summary = function(_, path, before) return (before.existed and "put back " or "take away ") .. path end,
   by_hand = function(self, path) return self:by_hand { "ls", "-l", path } end,
   body = function(self, path, before)
-    local now = command.script(self, scripts.fingerprint, { path }, { message = "looking at " .. path }):gsub("%s+$", "")
+    local now = raw_fingerprint(self, path)
     if now == (before.existed and before.was or "gone") then
       return
     elseif now ~= "gone" and before.ours and now ~= before.ours then
@@ -376,9 +381,9 @@ verbs.get = effect.verb {
   name = "place.get", class = "change", repeatable = true, quiet = true, target = function() return "here" end,
   summary = function(self, path, to) return ("copy %s:%s to %s"):format(self.name, path, to) end,
   by_hand = function(self, path, to) return self:by_hand { "cat", path } .. " > " .. to end,
-  inverse = function(_, _, to) -- what was here before is not kept: only a new file is taken away again
+  inverse = function(self, path, to) -- what was here before is not kept: only a new file is taken away again
     if not file.lstat(to) then
-      return { "place.put_back", require "runbook.here", to, { existed = false } }
+      return { "place.put_back", require "runbook.here", to, { existed = false, ours = raw_fingerprint(self, path) } }
     end
   end,
   body = function(self, path, to)
