@@ -23,7 +23,7 @@ attachment.attach = effect.verb {
   target = function() return "here" end,
   summary = function(_, path) return "write " .. path end,
   body = function(content, path)
-    local text = type(content) == "string" and content or json.encode(content, { sorted = true, indent = 2 }) .. "\n"
+    local text = type(content) == "string" and content or json.encode(redaction.value(content), { sorted = true, indent = 2 }) .. "\n"
     text = redaction.text(text)
     local session = task.context().session
     if session and session.journal then

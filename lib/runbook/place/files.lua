@@ -6,6 +6,7 @@ local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local file = require "runbook.core.file"
 local options = require "runbook.options"
+local redaction = require "runbook.redaction"
 local stream = require "runbook.core.stream"
 
 local KEPT_FOR_UNDO = 1 << 20 -- bytes of a replaced file that go into the journal
@@ -215,10 +216,13 @@ local function before_write(self, path, ours)
   elseif st.type ~= "file" or st.size > KEPT_FOR_UNDO then
     return nil
   end
+  local content = command.script(self, scripts.keep, { path }, { message = "reading " .. path })
+  if redaction.text(content) ~= content then -- secrets are not kept, so such a file cannot be put back
+    return nil
+  end
   return {
-    existed = true, ours = ours, size = st.size, mode = ("%o"):format(st.mode), owner = ("%d:%d"):format(st.uid, st.gid),
-    was = raw_fingerprint(self, path),
-    content = command.script(self, scripts.keep, { path }, { message = "reading " .. path }),
+    existed = true, ours = ours, content = content, was = raw_fingerprint(self, path), size = st.size,
+    mode = ("%o"):format(st.mode), owner = ("%d:%d"):format(st.uid, st.gid),
   }
 end
 
