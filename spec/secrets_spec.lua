@@ -2,7 +2,6 @@
 -- and in the memory of who needs it. Everything else that a run leaves or shows is searched for it, in every spelling.
 
 local digest = require "runbook.core.digest"
-local task = require "runbook.task"
 local walk = require "spec.support.walk"
 local world = require "spec.world"
 
@@ -197,16 +196,20 @@ describe("a secret", function()
       local p = rb.params { { "token", "secret", "what lets us in" } }
       local bin = rb.obligation("spec-secret", function() end)
       rb.step("argv", "Argv", function() new:run { "echo", p.token } end)
+      rb.step("joined", "Joined", function() new:run { "echo", "token=" .. p.token } end)
+      rb.step("env", "Env", function() new:run { "env", env = { TOKEN = p.token } } end)
+      rb.step("text", "Text", function() new:write("/srv/config", "token: " .. p.token) end)
       rb.step("result", "Result", function() return { token = p.token } end)
       rb.step("owed", "Owed", function() bin:owe { token = p.token } end)
     ]], "refused")
-    for _, step in ipairs { "argv", "result", "owed" } do
+    for _, step in ipairs { "argv", "joined", "env", "text", "result", "owed" } do
       local state = ("%s/refused-%s"):format(home, step)
       local code, output = walk.sh(world.runbook, "run", path, "-p", "token=file:" .. home .. "/token", "--state", state, "--no-input",
         "--only", step)
       assert.equal(1, code, output)
       assert.matches("secret", output)
       assert_nowhere(step, state, output, "")
+      assert.is_nil(pair.new:read "/srv/config")
     end
   end)
 end)

@@ -39,6 +39,20 @@ function command.is_stream(value)
   return class_of(value) == "runbook.stream"
 end
 
+--- A text joined with a secret holds its name, not its bytes: whoever sends that on meant something else.
+---@param text any
+---@param where string
+---@param level? integer  as for `error`
+function command.must_not_name_a_secret(text, where, level)
+  local name = type(text) == "string" and text:match "«secret:[^»]*»"
+  if name then
+    errors.raise({
+      kind = "usage", message = ("%s: the text holds the name %s, not the secret"):format(where, name),
+      hint = "give the secret by itself, through stdin or to place:write",
+    }, (level or 1) + 2)
+  end
+end
+
 --- The arguments of a command as strings. Handles of steps stand for their results, unknowns of a plan for marked text.
 ---@param list any[]
 ---@param where string  whose arguments, for messages
@@ -55,6 +69,7 @@ function command.argv(list, where)
     elseif type(word) == "table" and class_of(word) == nil or type(word) == "function" or type(word) == "boolean" then
       errors.raise({ kind = "usage", message = ("%s: argument %d is a %s"):format(where, i, type(word)) }, 3)
     end
+    command.must_not_name_a_secret(word, where, 2)
     argv[i] = math.type(word) == "float" and word == math.floor(word) and ("%d"):format(word) or tostring(word)
   end
   if #argv == 0 then

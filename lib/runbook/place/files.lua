@@ -461,6 +461,7 @@ return function(place)
   ---@param bytes string|runbook.secret
   ---@param o? { mode?: integer|string, owner?: string }
   function Place:write(path, bytes, o)
+    command.must_not_name_a_secret(bytes, "place:write")
     verbs.write(self, check_path(path, "place:write"), bytes, check_write(o, 2))
   end
 
