@@ -28,6 +28,10 @@ function embed.send(json) end
 ---@return string? chunk  "@lib/runbook/sync.lua"
 function embed.source(name) end
 
+--- The login this process runs as.
+---@return string
+function embed.user() end
+
 ---@return string  "0.1.0"
 function embed.version() end
 

@@ -38,11 +38,11 @@ function job_mt.__tostring(self)
   return self.place.name .. ": job " .. self.key
 end
 
--- The run writes a job down before anything is sent, so that a resume knows whom to ask, and once it has started.
-local function tell(handle, moment)
+-- The run writes a job down before anything is sent, so that a resume knows whom to ask, and what becomes of it.
+local function tell(handle, moment, status)
   local session = task.context().session
   if session and session.note_job then
-    session:note_job(handle:reference(), moment)
+    session:note_job(handle:reference(), moment, { place = handle.place.name, status = status })
   end
 end
 
@@ -350,6 +350,7 @@ local function wait_body(self, o)
           text = ("%s: no space left for the output of %s; it may be cut"):format(self.place.name, self.name or self.key),
         }
       end
+      tell(self, "ended", s.code)
       return outcome(s)
     end
   end
@@ -426,6 +427,7 @@ end
 
 local forget_verb = job_verb("forget", "change", "remove the traces of", function(self)
   ask(self, scripts.forget, "")
+  tell(self, "forgotten")
 end)
 
 --- Remove its directory there. What still runs is not forgotten.

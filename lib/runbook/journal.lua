@@ -6,6 +6,7 @@
 local core = require "runbook.core.sqlite"
 local data = require "runbook.data"
 local effect = require "runbook.effect"
+local embed = require "runbook.core.embed"
 local errors = require "runbook.errors"
 local redaction = require "runbook.redaction"
 local states = require "runbook.states"
@@ -242,7 +243,7 @@ end
 ---@param subject string?
 ---@param reason string?
 function Journal:decide(what, subject, reason)
-  local who = ("%s@%s"):format(os.getenv("USER") or os.getenv("LOGNAME") or "?", journal.hostname())
+  local who = ("%s@%s"):format(embed.user(), journal.hostname())
   self:later { "INSERT INTO decision (at, who, what, subject, reason) VALUES (?, ?, ?, ?, ?)", time.utc(), who, what,
     subject, reason, n = 5 }
 end

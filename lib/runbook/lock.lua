@@ -8,6 +8,7 @@
 local command = require "runbook.place.command"
 local data = require "runbook.data"
 local effect = require "runbook.effect"
+local embed = require "runbook.core.embed"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local journal = require "runbook.journal"
@@ -102,7 +103,7 @@ end
 
 local function hold(session, place, path)
   local identity, asked = session.journal.meta.id, time.boottime()
-  local holder = ("%s on %s, process %d"):format(os.getenv("USER") or "?", journal.hostname(), require("runbook.core.embed").pid())
+  local holder = ("%s on %s, process %d"):format(embed.user(), journal.hostname(), embed.pid())
   local owed = owe(session, { place = place, path = path, run = identity })
   local ok, err = xpcall(take, errors.handler, place, path, identity, holder)
   if not ok then

@@ -43,17 +43,17 @@ local function most_tries(o)
   return math.min(o.tries or retry.same_error, looking and retry.looking or retry.same_error)
 end
 
-local said = {} -- text = when; many that wait for one host say so once
+local said = {} -- text and try = when; many that wait for one host at once say so once
 
 local function say(o, err, tries, delay)
   local text = tostring(err)
   text = ("%s%s; %s again in %.0f s"):format(text:sub(1, #o.target) == o.target and "" or o.target .. ": ", text, o.what,
     math.max(1, delay))
-  local now = time.now()
-  if said[text] and now - said[text] < 10 then
+  local key, now = ("%s #%d"):format(text, tries), time.now()
+  if said[key] and now - said[key] < delay then
     return
   end
-  said[text] = now
+  said[key] = now
   events.emit { type = "notice", target = o.target, tries = tries, delay = delay, text = text }
 end
 

@@ -1,6 +1,7 @@
 /*
  * lua/embed.c - the "runbook.core.embed" module: the files that are part of the binary, and the embedder's sink.
  */
+#include <pwd.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -72,6 +73,19 @@ l_pid(lua_State *L)
 	return 1;
 }
 
+/* The login this process runs as; its number where it has no name. */
+static int
+l_user(lua_State *L)
+{
+	struct passwd *entry = getpwuid(geteuid());
+
+	if (entry != NULL)
+		lua_pushstring(L, entry->pw_name);
+	else
+		lua_pushfstring(L, "%d", (int)geteuid());
+	return 1;
+}
+
 static int
 l_version(lua_State *L)
 {
@@ -85,6 +99,7 @@ static const luaL_Reg functions[] = {
 	{ "pid",      l_pid },
 	{ "send",     l_send },
 	{ "source",   l_source },
+	{ "user",     l_user },
 	{ "version",  l_version },
 	{ NULL, NULL }
 };

@@ -34,23 +34,38 @@ local function row_of(session, key)
   return session.job_rows[key]
 end
 
---- A job is about to be started, or has been.
+local function add_row(session, reference, place)
+  local context = task.context()
+  local id = session.journal:add("job", { step = context.step, unit = context.unit, name = reference.key, place = place,
+    reference = data.encode(reference, "job") })
+  session.job_rows[reference.key] = id
+  session.journal:commit()
+  return id
+end
+
+local LIVES = { starting = true, running = true, lost = true }
+
+--- What becomes of a job. Its start is durable before anything is sent; its end joins the next commit.
 ---@async
 ---@param session table
 ---@param reference table  what `job:reference()` gives
----@param moment "starting"|"started"
-function jobs.note(session, reference, moment)
-  local context = task.context()
+---@param moment "starting"|"started"|"ended"|"forgotten"
+---@param o { place: string, status?: integer }
+function jobs.note(session, reference, moment, o)
   local journal, id = session.journal, row_of(session, reference.key)
-  if id == nil then
-    id = journal:add("job", { step = context.step, unit = context.unit, name = reference.key, place = reference.place.name or "here",
-      reference = data.encode(reference, "job") })
-    session.job_rows[reference.key] = id
-    journal:commit()
+  if moment == "forgotten" then
+    if id then
+      journal:later { "UPDATE job SET detail = 'forgotten' WHERE id = ?", id }
+    end
+    return
   end
-  if moment == "started" and journal:state("job", id) ~= "running" and journal:state("job", id) ~= "done" then
+  id = id or add_row(session, reference, o.place)
+  local state = journal:state("job", id)
+  if moment == "started" and state ~= "running" and state ~= "done" then
     journal:move("job", id, "started")
     journal:commit()
+  elseif moment == "ended" and LIVES[state] then
+    journal:move("job", id, "finish", { detail = tostring(o.status) })
   end
 end
 
@@ -123,9 +138,7 @@ function jobs.forget_all(session)
     local ok, err = xpcall(function()
       attach(row):forget()
     end, errors.handler)
-    if ok then
-      session.journal:later { "UPDATE job SET detail = 'forgotten' WHERE id = ?", row.id }
-    else
+    if not ok then
       left = left + 1
       events.notice(("the traces of job %s stay on %s: %s"):format(row.name, row.place, tostring(errors.from(err))), "warning")
     end

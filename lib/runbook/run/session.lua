@@ -121,8 +121,8 @@ end
 
 --- See runbook.run.jobs.
 ---@async
-function Session:note_job(reference, moment)
-  require("runbook.run.jobs").note(self, reference, moment)
+function Session:note_job(reference, moment, o)
+  require("runbook.run.jobs").note(self, reference, moment, o)
 end
 
 local function unit_id(step, key)

@@ -1,5 +1,6 @@
 --- What ssh itself would do for a host: asked of `ssh -G`, so that Match, Include and tokens mean what they always mean.
 
+local embed = require "runbook.core.embed"
 local errors = require "runbook.errors"
 local file = require "runbook.core.file"
 local process = require "runbook.core.process"
@@ -22,7 +23,7 @@ end
 ---@return string
 function config.expand(path, c)
   path = path:gsub("^~/", home() .. "/")
-  local values = { d = home(), h = c.hostname, n = c.alias, r = c.user, p = c.port, u = os.getenv "USER" or "", ["%"] = "%" }
+  local values = { d = home(), h = c.hostname, n = c.alias, r = c.user, p = c.port, u = embed.user(), ["%"] = "%" }
   return (path:gsub("%%(.)", function(token) return values[token] and tostring(values[token]) end))
 end
 
@@ -63,7 +64,7 @@ end
 
 -- Without the ssh program there is no configuration to honour, only what it would say without one.
 local function defaults(o)
-  local c = { hostname = o.host, user = o.user or os.getenv "USER" or "root", port = tostring(o.port or 22) }
+  local c = { hostname = o.host, user = o.user or embed.user(), port = tostring(o.port or 22) }
   c.userknownhostsfile = { home() .. "/.ssh/known_hosts", home() .. "/.ssh/known_hosts2" }
   c.globalknownhostsfile = { "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2" }
   c.identityfile = { "~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ed25519" }
