@@ -286,4 +286,31 @@ describe("a run between two servers", function()
       one:assert_as_undisturbed("connections killed at point " .. n, code)
     end)
   end)
+
+  it("says when a job was killed with its supervisor, and does its step again", function()
+    local one = walkers[1]
+    for _, what in ipairs { "the job", "its supervisor", "both" } do
+      one:begin()
+      local running = task.spawn(function() return one:run(0) end)
+      local job, supervisor = "sh -c echo begun;", "runbook-job"
+      world.wait_until("the job", function()
+        local names = walk.processes(one.pair.new)
+        return names:find("\n" .. job, 1, true) and names:find(supervisor, 1, true)
+      end)
+      for _, process in ipairs(one.pair.new:processes()) do
+        local is_supervisor = process.command:find(supervisor, 1, true) ~= nil
+        local is_job = not is_supervisor and process.command:find(job, 1, true) == 1
+        if is_supervisor and what ~= "the job" or is_job and what ~= "its supervisor" then
+          one.pair.new:must(("kill -KILL %d"):format(process.pid))
+        end
+      end
+      local ok, code, output = task.join(running)
+      assert.is_true(ok)
+      if what == "its supervisor" then -- the job itself goes on, but nobody keeps how it ends
+        assert.matches("nobody knows how the job", output)
+      end
+      assert.equal(1, code, what .. "\n" .. output)
+      one:assert_as_undisturbed(what, one:finish())
+    end
+  end)
 end)
