@@ -117,6 +117,67 @@ describe("a pair of two servers", function()
     assert.equal(2, again)
   end)
 
+  it("goes on with a large file when the connection between the servers is cut in the middle of it", function()
+    old:must "mkdir /srv/homes/ann && head -c 24M /dev/urandom > /srv/homes/ann/big && chmod 640 /srv/homes/ann/big"
+    local relay <close> = world.relay { to = old }
+    local through = lab.place(old, { user = old.user_sudo, sudo = true, seen_from_target = relay.address .. ":" .. relay.port })
+    local seen = lab.must(function()
+      local homes = pair { from = through:dir "/srv/homes", rate = 32e6 }
+      local cutter = require("runbook.task").spawn(function()
+        world.wait_until("half of it", function() return relay:passed().back > 8e6 end, 60)
+        relay:cut()
+        relay:go()
+      end)
+      homes:bulk()
+      require("runbook.task").join(cutter)
+      homes:verify()
+    end)
+    assert.equal("", lab.difference(old, "/srv/homes", new, "/srv/homes"))
+    local told = 0
+    for _, event in ipairs(runs.only(seen, "notice")) do
+      told = told + (event.text:find("once more", 1, true) and 1 or 0)
+    end
+    assert.equal(1, told)
+    assert.truthy(relay:passed().back < 30e6, "all of it was sent again: " .. relay:passed().back)
+    assert.equal("", new:must "find /srv/homes -name '.rb~*'")
+  end)
+
+  it("works for users without sudo who own what they copy, and says what they may not", function()
+    old:must "mkdir /srv/homes/ann && echo 1 > /srv/homes/ann/one && chown -R rb-plain:rb-plain /srv/homes && chmod 500 /srv/homes/ann"
+    new:must "chown rb-plain:rb-plain /srv/homes"
+    local function plain(o)
+      return pair {
+        from = lab.place(old, { user = old.user_plain }):dir "/srv/homes", to = lab.place(new, { user = new.user_plain }):dir "/srv/homes",
+        owner = o and o.owner,
+      }
+    end
+    local function stops(homes)
+      local words = {}
+      for _, check in ipairs(homes:checks()) do
+        local ok, err = pcall(check[2])
+        words[#words + 1] = not ok and tostring(err) or nil
+      end
+      return table.concat(words, "\n")
+    end
+    lab.must(function()
+      assert.equal("", stops(plain()))
+      local homes = plain()
+      homes:bulk()
+      old:must "echo 2 > /srv/homes/ann/two && chown rb-plain:rb-plain /srv/homes/ann/two"
+      homes:final()
+      homes:verify()
+    end)
+    assert.equal("", lab.difference(old, "/srv/homes", new, "/srv/homes"))
+    old:must "mkdir -p /srv/homes/eve && echo s > /srv/homes/eve/secret && chmod 600 /srv/homes/eve/secret"
+    local said = stops(plain())
+    assert.truthy(said:find("1 name cannot be read as this user: eve/secret", 1, true), said)
+    assert.truthy(said:find("user 4002 on nfs-new cannot give files to", 1, true), said)
+    assert.truthy(stops(plain { owner = "1000:1000" }):find("cannot give files to 1000:1000", 1, true))
+    old:must "chmod 700 /srv/homes/eve"
+    local err = lab.live(function() plain():final() end)
+    assert.equal("EUNREADABLE", err.code)
+  end)
+
   it("says which firewall rule is missing when the target does not reach the source", function()
     old:must "mkdir /srv/homes/ann"
     local hidden = lab.place(old, { seen_from_target = "127.0.0.1:9" })

@@ -81,7 +81,8 @@ local function source_is_whole(pair, look)
   if n > 0 then
     stop {
       kind = "refused", code = "EUNREADABLE", target = pair.from.place.name,
-      message = ("%s%d names cannot be read as this user: %s"):format(n >= 1000 and "more than " or "", n, unreadable:match("[^\n]+")),
+      message = ("%s%d %s cannot be read as this user: %s"):format(n >= 1000 and "more than " or "", n, n == 1 and "name" or "names",
+        unreadable:match("[^\n]+")),
       hint = "`sudo: true` below the source",
     }
   end

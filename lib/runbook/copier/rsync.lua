@@ -152,9 +152,17 @@ if [ "$unit" != . ]; then
   if [ ! -d "./$unit" ]; then mkdir -- "./$unit" || exit 91; made=1; fi
   cd -P -- "./$unit" || exit 91
 fi
-keep_time() { at=$(stat -c %y .); "$@"; touch -m -d "$at" . 2>/dev/null; }
-keep_time rm -rf -- "./$stage"
-keep_time mkdir -- "./$stage" 2>/dev/null || { chmod u+rwx . && mkdir -- "./$stage"; } || exit 91
+# A home may be read-only for its own user; what we do in it leaves its mode and its time as they were.
+in_home() {
+  at=$(stat -c %y .) mode=
+  if [ ! -w . ]; then mode=$(stat -c %a .); chmod u+rwx . || return 1; fi
+  "$@"; done=$?
+  if [ -n "$mode" ]; then chmod "$mode" .; fi
+  touch -m -d "$at" . 2>/dev/null
+  return "$done"
+}
+in_home rm -rf -- "./$stage"
+in_home mkdir -- "./$stage" || exit 91
 lines=
 if stdbuf -oL true 2>/dev/null; then lines="stdbuf -oL"; fi
 exec 3>&1
@@ -162,7 +170,7 @@ status=$({
   { rsync "$@" ./ 3>&- 4>&-; echo $? >&4; } |
     $lines tr '\r' '\n' | sed -un '/(xfr#[0-9]*00, /p; /(xfr#/!p' >&3
 } 4>&1)
-keep_time rm -rf -- "./$stage"
+in_home rm -rf -- "./$stage"
 if [ "$status" -ne 0 ] && [ -n "$made" ]; then cd .. && rmdir -- "./$unit" 2>/dev/null; fi
 exit "$status"]]
 
