@@ -142,6 +142,26 @@ describe("a pair of two servers", function()
     assert.equal("", new:must "find /srv/homes -name '.rb~*'")
   end)
 
+  it("goes on when the target was switched off in the middle and is back", function()
+    old:must "mkdir /srv/homes/ann /srv/homes/bob && head -c 20M /dev/urandom > /srv/homes/ann/big && echo b > /srv/homes/bob/b"
+    lab.must(function()
+      local homes = pair { rate = 20e6 }
+      local breaker = require("runbook.task").spawn(function()
+        world.wait_until("a file on its way", function()
+          return select(2, new:sh "test -s /srv/homes/ann/.rb~stage/big*") == 0
+        end, 30)
+        new:crash()
+        new:boot()
+      end)
+      homes:bulk()
+      require("runbook.task").join(breaker)
+      homes:final()
+      homes:verify()
+    end)
+    assert.equal("", lab.difference(old, "/srv/homes", new, "/srv/homes"))
+    assert.equal("", new:must "find /srv/homes -name '.rb~*'")
+  end)
+
   it("works for users without sudo who own what they copy, and says what they may not", function()
     old:must "mkdir /srv/homes/ann && echo 1 > /srv/homes/ann/one && chown -R rb-plain:rb-plain /srv/homes && chmod 500 /srv/homes/ann"
     new:must "chown rb-plain:rb-plain /srv/homes"

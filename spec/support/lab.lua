@@ -1,6 +1,5 @@
 --- A laboratory for copiers: servers with homes, and a run in which a spec's function is a step.
 
-local events = require "runbook.events"
 local runs = require "spec.support.runs"
 local ssh = require "runbook.ssh"
 local world = require "spec.world"
@@ -39,16 +38,6 @@ function lab.must(fn)
   local err, seen = lab.live(fn)
   assert(err == nil, err and err.message .. "\n" .. (err.trace or ""))
   return seen
-end
-
---- Call a function without a run, and keep the events.
----@async
-function lab.seen(fn)
-  local list = {}
-  local stop = events.subscribe(function(event) list[#list + 1] = event end)
-  fn()
-  stop()
-  return list
 end
 
 --- A machine as a place.

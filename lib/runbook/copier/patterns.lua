@@ -92,6 +92,9 @@ function patterns.for_find(list)
     end
     local only_directories = pattern:find("/$") ~= nil
     local bare = pattern:gsub("/+$", "")
+    while bare:sub(1, 3) == "**/" do -- at any depth, the top too, which is where a bare name is looked for as well
+      bare = bare:sub(4)
+    end
     if only_directories then
       table.move({ "-type", "d" }, 1, 2, #argv + 1, argv)
     end

@@ -1,0 +1,195 @@
+-- The parts of the nfs copier that need no server: patterns, what rsync says and what that means, forecasts.
+
+local outlook = require "runbook.copier.outlook"
+local patterns = require "runbook.copier.patterns"
+local place = require "runbook.place"
+local rsync = require "runbook.copier.rsync"
+local scan = require "runbook.copier.scan"
+local shell = require "runbook.shell"
+local world = require "spec.world"
+
+describe("patterns of what is not copied", function()
+  local folder
+
+  setup(function()
+    folder = world.folder "patterns"
+    world.must(([[mkdir -p %s/from && cd %s/from && mkdir -p .cache/pip a/b/c a/.cache tmp/x sub/tmp d[1] 'sp ace' cache
+      touch .cache/pip/1 a/b/c/2 a/.cache/3 tmp/x/4 sub/tmp/5 'd[1]/6' 'sp ace/7.tmp' cache/8 9.pyc a/b/10.pyc 'star*' '?q' ^caret x.y xzy
+      touch 'new
+line.tmp' $(printf 'bad\377') a/b/end 'back\slash' '(p)' 'pl+us' '{b}' '$d' 'a|b' .tmp a/tmp]]):format(folder, folder))
+  end)
+
+  local function by_find(list)
+    local argv = patterns.for_find(list)
+    table.insert(argv, 1, ".")
+    table.insert(argv, 1, "find")
+    return world.must(("cd %s/from && LC_ALL=C %s -print0 | LC_ALL=C sort -z | tr '\\0' '\\n'"):format(folder, shell.join(argv)))
+  end
+
+  local function by_rsync(list)
+    world.must(("rm -rf %s/to && LC_ALL=C rsync -a %s %s/from/ %s/to/"):format(folder, shell.join(patterns.for_rsync(list)), folder, folder))
+    return world.must(("cd %s/to && find . -print0 | LC_ALL=C sort -z | tr '\\0' '\\n'"):format(folder))
+  end
+
+  it("leave out the same names for rsync and for find", function()
+    for _, list in ipairs {
+      {}, { ".cache/" }, { ".cache" }, { "/tmp" }, { "tmp/" }, { "/tmp/" }, { "*.pyc" }, { "*.tmp" }, { "a/b" }, { "b/c/" }, { "/a/*" },
+      { "a/**" }, { "**/tmp" }, { "**/tmp/" }, { "**/b/c" }, { "/**/c" }, { "**.tmp" }, { "a**c" }, { "a/**/end" }, { "?q" }, { "x.y" }, { "d[[]1]" }, { "[!a-z]*" }, { "[^a-z.]*" }, { "[sx]*" }, { "^caret" },
+      { "(p)" }, { "pl+us" }, { "{b}" }, { "$d" }, { "a|b" }, { "sp ace/" }, { "bad*" }, { "*cache*" }, { "/*/b" }, { ".*" },
+      { "star\\*" }, { "*.pyc", ".cache/", "/sub" }, { "c", "x" },
+    } do
+      assert.equal(by_rsync(list), by_find(list), table.concat(list, " "))
+    end
+  end)
+
+  it("name one thing at the top, whatever it is called", function()
+    for name in by_find({}):gmatch "%./([^/\n]+)" do
+      if name ~= "new" and name ~= "line.tmp" and name ~= "back\\slash" then
+        assert.falsy(("\n" .. by_find { patterns.literal(name) } .. "\n"):find("\n./" .. name .. "\n", 1, true), name)
+      end
+    end
+  end)
+
+  it("are refused when they are none", function()
+    for _, bad in ipairs { "", "/", " ", "+ x", "- x", "a/***", "a\nb", 3 } do
+      assert.falsy((pcall(patterns.check, { bad }, 1)), tostring(bad))
+    end
+  end)
+end)
+
+describe("what rsync says", function()
+  local function output(lines)
+    local out = rsync.output()
+    for _, line in ipairs(lines) do
+      out:line(line, line:find "^rsync" and "stderr" or line:find "vanished" and "stderr" or "stdout")
+    end
+    return out
+  end
+
+  local function failure(status, settled, ...)
+    local f = output({ ... }):failure(status, settled)
+    return f and f.kind or nil, f and f.message
+  end
+
+  it("is counted", function()
+    local out = output {
+      "     32,768   0%    0.00kB/s    0:00:00", "  31457280  99%  422.1MB/s    0:00:00 (xfr#100, to-chk=300/302)",
+      "Number of files: 302 (reg: 301, dir: 1)", "Number of created files: 7 (reg: 7)", "Number of deleted files: 2",
+      "Number of regular files transferred: 9", "Total transferred file size: 12345 bytes", "Literal data: 345 bytes",
+    }
+    assert.same({ entries = 302, created = 7, deleted = 2, transferred = 9, bytes = 12345, literal = 345 }, out.stats)
+    assert.equal(31457280, out.bytes_so_far)
+    assert.equal(100, out.files_so_far)
+  end)
+
+  it("is no failure when files vanished while people work", function()
+    local line = 'file has vanished: "/srv/homes/ann/x"'
+    assert.is_nil((failure(24, false, line)))
+    assert.equal(1, output({ line }):vanished())
+    assert.is_nil((failure(0, true)))
+  end)
+
+  it("is told apart in words", function()
+    for _, row in ipairs {
+      { 11, 'rsync: [receiver] write failed on "/b/x": No space left on device (28)', "full", "No space left on device" },
+      { 11, 'rsync: [receiver] write failed on "/b/x": Disk quota exceeded (122)', "full", "quota" },
+      { 23, 'rsync: [sender] send_files failed to open "/a/x": Permission denied (13)', "refused", "Permission denied (1 name)" },
+      { 23, 'rsync: [receiver] mkstemp "/b/x" failed: Read-only file system (30)', "refused", "read-only" },
+      { 23, 'rsync: [sender] read errors mapping "/a/x": Input/output error (5)', "unknown", "Input/output error" },
+      { 12, "rsync: connection unexpectedly closed (123 bytes received so far) [receiver]", "lost", "connection" },
+      { 30, "rsync error: timeout in data send/receive (code 30) at io.c(204)", "timeout", "15 min" },
+      { 255, "rsync: ssh: connect to host x port 22: Connection refused", "unreachable", "refused" },
+      { 255, "rsync: Host key verification failed.", "identity", "host key" },
+      { 255, "rsync: root@x: Permission denied (publickey).", "auth", "key" },
+      { 127, "rsync: sh: 1: rsync: not found", "missing", "no rsync on the source" },
+      { 137, "rsync: killed", "lost", "killed" }, { 99, "rsync: something new", "exit", "status 99" },
+    } do
+      local kind, message = failure(row[1], false, row[2])
+      assert.equal(row[3], kind, row[2])
+      assert.truthy(message:find(row[4], 1, true), message)
+    end
+  end)
+
+  it("leaves a file that changes while it is read to a later pass, but not to none", function()
+    local line = "rsync: ERROR: big.bin failed verification -- update discarded."
+    assert.is_nil((failure(23, false, line)))
+    assert.equal("busy", (failure(23, true, line)))
+  end)
+
+  it("is known by its version", function()
+    assert.equal(30101, rsync.version "rsync  version 3.1.1  protocol version 31")
+    assert.equal(30500, rsync.version "rsync  version 3.5.0  protocol version 32")
+    assert.is_nil(rsync.version "")
+    local function has(version, flag)
+      local flags = table.concat(rsync.flags { version = version, owner = "keep", exclude = {}, loose = false }, " ")
+      return flags:find(flag, 1, true) ~= nil
+    end
+    assert.truthy(has(30103, "--modify-window=-1"))
+    assert.falsy(has(30102, "--modify-window"))
+    assert.falsy(has(30500, "--delete"))
+  end)
+end)
+
+describe("a survey", function()
+  it("counts what is there, in units and beside them, and takes no symlink for a unit", function()
+    local folder = world.folder "survey"
+    world.must(([[cd %s && mkdir -p ann/x bob lost+found .snapshot .runbook && ln -s ann alias && echo 12345 > ann/x/five
+      ln ann/x/five ann/x/again; mkfifo bob/pipe; touch loose .nfs0001 && truncate -s 1M bob/hole]]):format(folder))
+    local s = scan.survey(place.here:dir(folder), {})
+    local names = {}
+    for _, unit in ipairs(s.units) do
+      names[#names + 1] = unit.name
+    end
+    assert.same({ "ann", "bob", "." }, names)
+    assert.equal(4, s.by_name.ann.entries)
+    assert.equal(2, s.by_name.ann.linked)
+    assert.equal(1, s.by_name.bob.special)
+    assert.equal(1 << 20, s.by_name.bob.bytes)
+    assert.truthy(s.by_name.bob.disk <= 16384, "a hole takes room")
+    assert.equal(3, s.by_name["."].entries) -- itself, alias, loose
+    assert.equal(0, #scan.changed(place.here:dir(folder), s.mark, {}))
+    world.must(("sleep 0.02; chmod 600 %s/ann/x/five"):format(folder))
+    assert.equal("ann/x/again", scan.changed(place.here:dir(folder), s.mark, {})[2].path:gsub("five", "again"))
+  end)
+end)
+
+describe("a forecast", function()
+  local function pair(...)
+    return { id = "a -> b", from = "nfs-old:/a", memory = { passes = { ... }, receipts = {} } }
+  end
+
+  local function pass(kind, seconds, walk)
+    return { kind = kind, seconds = seconds, scan = walk or 1, bytes = 1e6, began = "2026-12-05T22:00:00Z" }
+  end
+
+  it("follows the passes over little, not the first one over everything", function()
+    local f = outlook.forecast(pair(pass("bulk", 20000), pass("converge", 900, 60)))
+    assert.equal(1020, f.seconds)
+    assert.truthy(f.low < 1020 and f.high > 1020 and f.high < 1500)
+    assert.truthy(f.text:find("final 15 min", 1, true), f.text)
+  end)
+
+  it("has a wider spread when passes differ", function()
+    local close = outlook.forecast(pair(pass("converge", 100), pass("converge", 100)))
+    local apart = outlook.forecast(pair(pass("converge", 300), pass("converge", 100)))
+    assert.truthy(apart.high > close.high)
+  end)
+
+  it("stops what does not fit, with the figures", function()
+    local p = pair(pass("converge", 7000, 100))
+    local ok, err = pcall(outlook.must_fit, p, 7200)
+    assert.falsy(ok)
+    assert.equal("EWINDOW", err.code)
+    assert.truthy(err.message:find("the window is 2 h", 1, true), err.message)
+    outlook.must_fit(p, 4 * 3600)
+  end)
+
+  it("says by when to decide, when the window has a beginning", function()
+    local rows = outlook.impact(pair(pass("converge", 600, 10)), 7200, 1796504400)
+    assert.equal("decide", rows[4][1])
+    assert.truthy(rows[4][2]:find("^by %d%d:%d%d: begun later"), rows[4][2])
+    assert.equal("back", rows[5][1])
+    assert.equal("known after the first pass", outlook.impact(pair())[2][2])
+  end)
+end)
+
