@@ -116,12 +116,17 @@ local function undo_step(self, row)
   return ok, done
 end
 
+-- A step that was skipped, or found to be so already, may have done half of itself before.
+local function did_something(self, row)
+  return row.state ~= "already" and row.state ~= "skipped" or #effects_of(self, row.id) > 0
+end
+
 -- After a step whose undo failed, older ones are left alone: they may be what it stands on. What never had an undo is said,
 -- and the rest goes back.
 local function work(self)
   local stuck
   for _, row in ipairs(steps_of(self)) do
-    if row.state ~= "already" and row.state ~= "skipped" then
+    if did_something(self, row) then
       local ok, done = undo_step(self, row)
       stuck = stuck or not done and row.id or nil
       if not ok then
