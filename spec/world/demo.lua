@@ -54,7 +54,7 @@ local function demo()
 
   local folder = world.folder "demo"
   local params = folder .. "/demo.yaml"
-  world.write(params, ("from:\n%sto:\n%swindow: 1h\nreceipts: %s/receipts.json\n"):format(
+  world.write(params, ("from:\n%sto:\n%swindow: 1h\nquiet: 5s\nreceipts: %s/receipts.json\n"):format(
     directory(old), directory(new), folder))
   local before = world.tree(old:path "/srv/homes")
 
