@@ -101,6 +101,31 @@ local function owe(session, what)
   return row and obligation.found(session, row) or give:owe(what, { scope = "run" })
 end
 
+local function renew_one(one)
+  local asked = time.boottime()
+  local ok, held = xpcall(renew, errors.handler, one.place, one.path, one.run)
+  if ok and held then
+    one.renewed = asked
+  elseif ok then
+    one.lost = true
+    events.notice(("the lock %s on %s is gone; no further change is started"):format(one.path, one.place.name), "warning")
+  elseif errors.is_cancelled(held) then
+    error(held, 0)
+  end
+end
+
+-- Renews the session's locks until its supervisor cancels it.
+local function keep(session)
+  session.keeper = session.keeper or session:in_phase(nil, "checks", task.spawn, function()
+    while true do
+      task.sleep(lock.renew_seconds)
+      for _, one in ipairs(session.locks) do
+        renew_one(one)
+      end
+    end
+  end)
+end
+
 local function hold(session, place, path)
   local identity, asked = session.journal.meta.id, time.boottime()
   local holder = ("%s on %s, process %d"):format(embed.user(), journal.hostname(), embed.pid())
@@ -114,6 +139,7 @@ local function hold(session, place, path)
   end
   local self = setmetatable({ place = place, path = path, run = identity, owed = owed, renewed = asked }, lock_mt)
   session.locks[#session.locks + 1] = self
+  keep(session)
   return self
 end
 
@@ -184,40 +210,6 @@ function Lock:must_be_held()
       hint = "`runbook resume` takes it again",
     }
   end
-end
-
-local function renew_one(one)
-  local asked = time.boottime()
-  local ok, held = xpcall(renew, errors.handler, one.place, one.path, one.run)
-  if ok and held then
-    one.renewed = asked
-  elseif ok then
-    one.lost = true
-    events.notice(("the lock %s on %s is gone; no further change is started"):format(one.path, one.place.name), "warning")
-  elseif errors.is_cancelled(held) then
-    error(held, 0)
-  end
-end
-
---- A task that renews the locks of a session until it is cancelled.
-function lock.keeper(session)
-  return task.spawn(function()
-    while true do
-      task.sleep(lock.renew_seconds)
-      for _, one in ipairs(session.locks) do
-        renew_one(one)
-      end
-    end
-  end)
-end
-
---- Give up every lock of a session whose obligation is still open.
----@async
-function lock.release_all(session)
-  for _, one in ipairs(session.locks) do
-    one.owed:meet()
-  end
-  session.locks = {}
 end
 
 --- Let go of a run whose process is gone (the far-side locks it still owes).

@@ -2,7 +2,6 @@
 
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
-local lock = require "runbook.lock"
 local task = require "runbook.core.task"
 local units = require "runbook.units"
 
@@ -67,12 +66,24 @@ local function stop_jobs(session)
   end
 end
 
+local function release_locks(session)
+  if session.keeper then
+    session.keeper:cancel()
+    task.join_all { session.keeper }
+    session.keeper = nil
+  end
+  for _, one in ipairs(session.locks) do
+    one.owed:meet()
+  end
+  session.locks = {}
+end
+
 --- Run `fn(session, ...)` in a task that can be stopped, then `finish(ok, results...)` in this one.
 ---@async
 ---@return any ...  what `finish` returns
 function supervisor.supervise(session, fn, finish, ...)
   active = session
-  local deadline, keeper = start_deadline(session), lock.keeper(session)
+  local deadline = start_deadline(session)
   session.worker = task.spawn(fn, session, ...)
   task.join_all { session.worker }
   if deadline then
@@ -81,9 +92,7 @@ function supervisor.supervise(session, fn, finish, ...)
   end
   stop_jobs(session)
   local r = table.pack(xpcall(finish, errors.handler, session.worker:result()))
-  keeper:cancel()
-  task.join_all { keeper }
-  session:in_phase(nil, "clean-up", lock.release_all, session)
+  session:in_phase(nil, "clean-up", release_locks, session)
   active = nil
   if not r[1] then
     error(r[2], 0)
