@@ -341,9 +341,9 @@ describe("a run that is given a secret", function()
         %s
       end)
     ]]):format(body))
-    local output = world.sh(("%s %s %s/book.lua -p token=file:%s --state %s/state 2>&1; echo exit $?"):format(
-      world.runbook, verb, folder, more or folder .. "/token", folder))
-    local kept = world.sh(("cat $(find %s/state -type f) </dev/null"):format(folder))
+    local output = world.sh(("cd %s && %s %s book.lua -p token=file:%s --state state; echo exit $?"):format(
+      folder, world.must("realpath " .. world.runbook), verb, more or "token"))
+    local kept = world.sh(("cd %s && find state attached.json -type f -exec cat {} + 2>/dev/null"):format(folder))
     return output, kept, folder
   end
 
