@@ -250,9 +250,9 @@ describe("a run between two servers", function()
   end)
 
   it("goes on also when what goes on is killed", function()
-    at_every_point(9, function(one, n, what)
+    at_every_point(17, function(one, n, what)
       one.pair:settle()
-      one:killed_at(n * 5 % 31 + 1, "resume", one.name, table.unpack(ANSWERS))
+      one:killed_at(n * 3 % 31 + 1, "resume", one.name, table.unpack(ANSWERS))
       one:assert_as_undisturbed(what .. ", and again", one:finish())
     end)
   end)
@@ -271,7 +271,7 @@ describe("a run between two servers", function()
   it("goes on when the servers' side of every connection is killed at a remote change", function()
     local sent = {}
     for n, name in ipairs(points) do
-      sent[#sent + 1] = (name == "sent" or name == "answered") and n or nil
+      sent[#sent + 1] = name == "sent" and n or nil
     end
     side_by_side(sent, function(one, n)
       one:begin()
@@ -297,13 +297,16 @@ describe("a run between two servers", function()
         local names = walk.processes(one.pair.new)
         return names:find("\n" .. job, 1, true) and names:find(supervisor, 1, true)
       end)
+      local killed = 0
       for _, process in ipairs(one.pair.new:processes()) do
         local is_supervisor = process.command:find(supervisor, 1, true) ~= nil
         local is_job = not is_supervisor and process.command:find(job, 1, true) == 1
         if is_supervisor and what ~= "the job" or is_job and what ~= "its supervisor" then
-          one.pair.new:must(("kill -KILL %d"):format(process.pid))
+          local _, failed = one.pair.new:sh(("kill -KILL %d"):format(process.pid))
+          killed = killed + (failed == 0 and 1 or 0) -- one of both may end when the other does
         end
       end
+      assert.is_true(killed > 0, what)
       local ok, code, output = task.join(running)
       assert.is_true(ok)
       if what == "its supervisor" then -- the job itself goes on, but nobody keeps how it ends

@@ -188,6 +188,26 @@ describe("the lock of a directory", function()
     assert.is_false((pair.new:must "ls -A /srv"):find "made" ~= nil)
   end)
 
+  it("stays while a job goes on that its run has left behind", function()
+    local holds = pair:write(folder, [[
+      rb.step("a", "A", function()
+        rb.lock(new:dir "/srv")
+        local job = new:job { name = "copy", argv = { "sh", "-c", "while [ ! -e /srv/go ]; do sleep 0.05; done; echo x > /srv/copied" } }
+        if not new:exists "/srv/go" then error "cut off" end
+        job:must_succeed()
+      end)
+    ]], "holds")
+    local wants = pair:write(folder, WANTS, "wants")
+    assert.equal(1, (elsewhere("a", "run", holds)))
+    assert.matches("^holds%-1", locked())
+    assert.equal(75, (elsewhere("b", "run", wants)))
+    pair.new:must "touch /srv/go"
+    local code, output = elsewhere("a", "resume")
+    assert.equal(0, code, output)
+    assert.is_nil(locked())
+    assert.equal(0, (elsewhere("b", "resume")))
+  end)
+
   it("keeps a rollback out of a directory in which another run is at work", function()
     local code, seen = in_process [[
       rb.step("lock", "Lock", function() rb.lock(new:dir "/srv") new:write("/srv/x", "ours") end)

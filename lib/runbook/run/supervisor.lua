@@ -2,6 +2,7 @@
 
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
+local events = require "runbook.events"
 local task = require "runbook.core.task"
 local units = require "runbook.units"
 
@@ -66,14 +67,21 @@ local function stop_jobs(session)
   end
 end
 
+-- While a job goes on without us the locks stay: it may write where they are, and `resume` or `rollback` of this run takes
+-- them again.
 local function release_locks(session)
   if session.keeper then
     session.keeper:cancel()
     task.join_all { session.keeper }
     session.keeper = nil
   end
-  for _, one in ipairs(session.locks) do
-    one.owed:meet()
+  local going_on = "SELECT 1 FROM job WHERE state IN ('starting', 'running')"
+  if #session.locks > 0 and #session.journal:query(going_on) > 0 then
+    events.notice "a job goes on, so its run keeps its locks"
+  else
+    for _, one in ipairs(session.locks) do
+      one.owed:meet()
+    end
   end
   session.locks = {}
 end
