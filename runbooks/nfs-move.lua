@@ -3,7 +3,7 @@
 ---     runbook run nfs-move.lua --params hubs/temple-homes.yaml
 ---
 --- Replaces "NFS Servers" (section 2) and the final copy (section 7) of "Move a hub across clusters".
---- Run alone for homes without a hub; move-hub.lua makes the same pair and puts the hub's steps between its passes.
+--- It moves homes, not hubs: stopping what writes to them is yours, and it asks for that.
 ---
 --- Before:    both servers answer ssh; the target directory is empty, or filled by an earlier run of this.
 --- After:     the target holds what the source holds: every name, byte, owner, mode, time and link.

@@ -301,6 +301,35 @@ describe("runs, show and mark", function()
   end)
 end)
 
+describe("events on a stdout", function()
+  local SLOW = [[
+local rb = require "runbook"
+local here = require "runbook.here"
+rb.step("slow", "Slow", function() for i = 1, 200 do rb.say("turn " .. i) here:query { "sleep", "0.05" } end end)
+]]
+
+  it("that nobody reads any more stop the run, which goes on when resumed", function()
+    local folder = folder_with { ["slow.lua"] = SLOW }
+    local output = world.sh(("{ %s run %s/slow.lua --json --state %s/state; echo code $? >&2; } | head -2")
+      :format(world.runbook, folder, folder))
+    assert.matches("code 141", output)
+    assert.matches("stopping: nothing new starts", output)
+    assert.matches("slow%-1 stopped", output)
+    assert.is_nil(output:find("turn 20", 1, true), output) -- at once, not when a buffer is full
+    assert.is_nil(output:find("failed", 1, true), output)
+  end)
+
+  it("that takes nothing keep the run from starting", function()
+    local folder = folder_with { ["slow.lua"] = SLOW }
+    local output = world.sh(("%s run %s/slow.lua --json --state %s/state 2>&1 >/dev/full; echo code $?; %s runs --state %s/state")
+      :format(world.runbook, folder, folder, world.runbook, folder))
+    assert.matches("code 74", output)
+    assert.matches("stdout: No space left on device", output)
+    assert.matches("slow%-1 +new", output)
+    assert.is_nil(output:find("turn", 1, true), output)
+  end)
+end)
+
 describe("runbook rollback", function()
   local WRITES = [[
 local rb = require "runbook"
@@ -317,6 +346,7 @@ rb.step("fail", "Fail", function() error "no" end)
     local r = command.run(folder, { "rollback", "--dry-run" })
     assert.equal(0, r.code, r.err)
     assert.matches("write  Write it\n +.*file", r.err)
+    assert.is_nil(r.err:find("place.", 1, true), r.err) -- words for people, no names of verbs
     assert.equal("new", world.read(folder .. "/file"))
     r = command.run(folder, { "rollback", "writes-1" })
     assert.equal(0, r.code, r.err)

@@ -118,6 +118,7 @@ local EXIT = {
   { "77", "A key or a permission was refused, or a machine is not the one it was." },
   { "78", "The state directory cannot be used." }, { "124", "The --deadline passed." },
   { "129, 130, 143", "Stopped by HUP, INT (Ctrl-C) or TERM." },
+  { "141", "Nobody reads standard output any more; a run with --json stops as by Ctrl-C." },
 }
 
 local EVENTS = {

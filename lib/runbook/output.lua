@@ -14,11 +14,14 @@ local function encode(record)
   return require("runbook.events").encode(record)
 end
 
-local function write(text)
-  local ok, message = io.stdout:write(text)
+local function must(ok, message)
   if not ok then
-    errors.raise({ kind = "lost", code = "ESTDOUT", exit = message:find "roken pipe" and 141 or 74, message = "stdout: " .. message }, 2)
+    errors.raise({ kind = "lost", code = "ESTDOUT", exit = message:find "roken pipe" and 141 or 74, message = "stdout: " .. message }, 3)
   end
+end
+
+local function write(text)
+  must(io.stdout:write(text))
 end
 
 --- Write a result.
@@ -68,10 +71,7 @@ function output.flush()
   if embed.has_sink() then
     return
   end
-  local ok, message = io.stdout:flush()
-  if not ok then
-    errors.raise { kind = "lost", code = "ESTDOUT", exit = 74, message = "stdout: " .. message }
-  end
+  must(io.stdout:flush())
 end
 
 --- How wide texts may be.

@@ -137,6 +137,11 @@ local function work(self)
   return stuck
 end
 
+-- What an inverse does, as its verb says it.
+local function in_words(inverse)
+  return effect.find(inverse[1]).summary(table.unpack(inverse, 2, #inverse))
+end
+
 local function list_only(self)
   for _, row in ipairs(steps_of(self)) do
     local item = item_of(self, row.id)
@@ -146,7 +151,7 @@ local function list_only(self)
     else
       for _, one in ipairs(effects_of(self, row.id)) do
         local how, inverse = rollback.how(one)
-        local text = how == "inverse" and inverse[1] or how == "none" and "has no undo" or how
+        local text = how == "inverse" and in_words(inverse) or how == "none" and "has no undo" or how
         lines[#lines + 1] = ("%s (%s): %s"):format(one.summary, one.target or "here", text)
       end
     end

@@ -7,6 +7,7 @@ local events = require "runbook.events"
 local output = require "runbook.output"
 local screen = require "runbook.screen"
 local signals = require "runbook.signals"
+local supervisor = require "runbook.run.supervisor"
 local task = require "runbook.core.task"
 local terminal = require "runbook.terminal"
 local time = require "runbook.core.time"
@@ -41,10 +42,31 @@ local function open_questions(args, the_screen, out)
   }
 end
 
-local function subscribe(args, the_screen, only)
-  return events.subscribe(function(event)
-    if args.json then
+-- Events to stdout. When nobody takes them any more the work is stopped, as Ctrl-C would: it must not fail in its middle.
+local function recorder()
+  local gone = false
+  return function(event)
+    if gone then
+      return
+    end
+    local ok, err = pcall(function()
       output.record(event)
+      output.flush() -- who reads a pipe wants each event when it happens
+    end)
+    if not ok and err.code == "ESTDOUT" and supervisor.request_stop(err.exit == 141 and "PIPE" or "OUTPUT") then
+      gone = true
+      events.notice(("%s; stopping: nothing new starts, jobs on other machines go on"):format(err.message), "warning")
+    elseif not ok then
+      error(err, 0)
+    end
+  end
+end
+
+local function subscribe(args, the_screen, only)
+  local record = args.json and recorder()
+  return events.subscribe(function(event)
+    if record then
+      record(event)
     end
     if not only or only[event.type] then
       the_screen:event(event)

@@ -71,6 +71,11 @@ local EMPTY = {
   step = function() return "(reads)" end,
 }
 
+-- A unit's name stays on its line, as in the summaries of the copier.
+local function unit_name(unit)
+  return clean((unit:gsub("%c", "?")))
+end
+
 -- Without -v, the same change of many units is one line: { change, others = { units } }.
 local function grouped(changes, verbose)
   local list, by_kind = {}, {}
@@ -78,7 +83,7 @@ local function grouped(changes, verbose)
     local kind = change.unit and ("%s\0%s"):format(change.verb, change.target)
     local first = verbose == 0 and kind and by_kind[kind]
     if first then
-      first.others[#first.others + 1] = change.unit
+      first.others[#first.others + 1] = unit_name(change.unit)
     else
       first = { change = change, others = {} }
       list[#list + 1] = first
@@ -92,13 +97,14 @@ local function and_others(units)
   if #units == 0 then
     return ""
   end
-  local shown = clean(table.concat(units, ", ", 1, math.min(3, #units)))
+  local shown = table.concat(units, ", ", 1, math.min(3, #units))
   return ("; the same for %s%s"):format(shown, #units > 3 and (" and %s more"):format(human.count(#units - 3)) or "")
 end
 
 local function change_lines(change, others, verbose, lines)
   local summary = clean(change.summary)
-  local unit = change.unit and not summary:find(clean(change.unit), 1, true) and clean(change.unit) .. ": " or ""
+  local name = change.unit and unit_name(change.unit)
+  local unit = name and not summary:find(name, 1, true) and name .. ": " or ""
   lines[#lines + 1] = (change.tilde and "~ " or "") .. clean(change.target or "here") .. ": " .. unit .. summary .. and_others(others)
   if verbose > 0 then
     if change.before ~= nil or change.after ~= nil then

@@ -333,6 +333,15 @@ local function finish(p, began)
   return row
 end
 
+-- Copies stay when a run is undone, and so does the directory they are in.
+local make = effect.verb {
+  name = "sync.make", class = "change", repeatable = true, quiet = true, inverse = effect.NOT_NEEDED,
+  target = function(dir) return dir.place.name end,
+  summary = function(dir) return "make directory " .. dir.path end,
+  by_hand = function(dir) return dir.place:by_hand { "mkdir", "-p", dir.path } end,
+  body = function(dir) dir:ensure() end,
+}
+
 -- What has to be so before anything is written, and the lock.
 local function prepare(pair, kind, look)
   ends.must_differ(pair, look.from, look.to)
@@ -340,7 +349,7 @@ local function prepare(pair, kind, look)
     guard(pair, look)
   end
   if not look.to.there then
-    pair.to:ensure()
+    make(pair.to)
   end
   lock.take(pair.to)
   if kind ~= "back" then

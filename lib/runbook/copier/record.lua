@@ -81,7 +81,7 @@ record.begin = effect.verb {
   name = "sync.begin", class = "change", repeatable = true, quiet = true, inverse = effect.NOT_NEEDED,
   target = function(dir) return dir.place.name end,
   summary = function(dir) return "note in " .. dir.path .. "/.runbook which homes are put there" end,
-  by_hand = function(dir) return dir.place:by_hand { "cat", dir.path .. "/.runbook/pair" } end,
+  by_hand = function(dir) return dir.place:by_hand { "vi", dir.path .. "/.runbook/units" } end,
   body = function(dir, source, names)
     local words = {}
     for i, name in ipairs(names) do

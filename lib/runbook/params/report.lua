@@ -85,8 +85,8 @@ local function describe(item)
     end
     type_help = "one of " .. table.concat(words, ", ")
   end
-  local text = ("# %s\n#   %s"):format(item[3]:gsub("\n%s*", "\n# "), type_help)
-  return text
+  local help = item[3]:gsub("\n%s*", "\n# ")
+  return help == type_help and "# " .. help or ("# %s\n#   %s"):format(help, type_help)
 end
 
 local function entry(item)

@@ -11,7 +11,7 @@ local supervisor = {}
 -- A process works on one run at a time; two hosts in one process have a Lua state, and so a supervisor, each.
 local active
 
-local SIGNAL_EXIT = { INT = 130, TERM = 143, HUP = 129, DEADLINE = 124 }
+local SIGNAL_EXIT = { INT = 130, TERM = 143, HUP = 129, PIPE = 141, OUTPUT = 74, DEADLINE = 124 }
 
 --- A first Ctrl-C: nothing new starts, jobs are left running, the rest stops.
 ---@param signal string  "INT"

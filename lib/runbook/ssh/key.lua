@@ -92,7 +92,7 @@ local add = effect.verb {
   name = "ssh.add_key", class = "change", repeatable = true, quiet = true, inverse = effect.NOT_NEEDED,
   target = function(at) return at.name end,
   summary = function(_, mark) return "allow the key " .. mark end,
-  by_hand = function(at, mark) return at:by_hand { "vi", "~/.ssh/authorized_keys" } .. "   # " .. mark end,
+  by_hand = function(at, mark) return as_login(at):by_hand { "vi", ".ssh/authorized_keys" } .. "   # " .. mark end,
   body = function(at, mark, restrictions, public, ends)
     command.script(as_login(at), scripts.add, { mark, restrictions, public, ("%.0f"):format(ends) },
       { message = "adding the key " .. mark, change = true })
