@@ -57,8 +57,9 @@ search_embedded(lua_State *L)
 	return 2;
 }
 
-void
-host_open_libraries(lua_State *L)
+/* Registers runbook.core.*, the searcher of embedded sources, and nothing else. */
+static void
+open_libraries(lua_State *L)
 {
 	lua_Integer count;
 
@@ -96,7 +97,7 @@ open_state(lua_State *L)
 	lua_pushvalue(L, -2);
 	lua_setmetatable(L, -2);
 	lua_setfield(L, LUA_REGISTRYINDEX, TASK_CANCELLED);
-	host_open_libraries(L);
+	open_libraries(L);
 	return 0;
 }
 

@@ -40,7 +40,4 @@ bool host_signal(struct runbook_host *h, const char *name);
 /* A turn took that many seconds: wakes whoever watches for it. */
 void host_slow_turn(struct runbook_host *h, double seconds);
 
-/* Registers runbook.core.*, the searcher of embedded sources, and nothing else. */
-void host_open_libraries(lua_State *L);
-
 #endif

@@ -48,12 +48,6 @@ sftp_release(struct sftp *c)
 	uv_close((uv_handle_t *)&c->kick, kick_closed);
 }
 
-uv_loop_t *
-sftp_loop(const struct sftp *c)
-{
-	return c->loop;
-}
-
 static void
 greet(struct sftp *c)
 {

@@ -55,7 +55,6 @@ void sftp_read_attributes(struct packet_reader *r, struct sftp_attributes *a);
 
 bool sftp_can_rename_over(const struct sftp *c);
 bool sftp_can_sync(const struct sftp *c);
-uv_loop_t *sftp_loop(const struct sftp *c);
 void sftp_hold(struct sftp *c);
 void sftp_release(struct sftp *c);
 

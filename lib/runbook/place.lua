@@ -268,12 +268,6 @@ function Place:job(o)
   return require("runbook.job").start(self, o)
 end
 
---- Fails unless the place answers and its user may do what was asked for.
----@async
-function Place:must_answer()
-  query(self, check_query { "true" })
-end
-
 --- A command line that a person or another shell may run.
 place.quote = shell.join
 

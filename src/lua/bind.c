@@ -1,6 +1,8 @@
 /* bind.c - see bind.h. */
 #include "bind.h"
 
+#include <string.h>
+
 #include <uv.h>
 
 #include "secret.h"
@@ -63,4 +65,14 @@ bind_bytes(lua_State *L, int idx, size_t *length)
 	const char *bytes = secret_bytes_at(L, idx, length);
 
 	return bytes != NULL ? bytes : luaL_checklstring(L, idx, length);
+}
+
+const char *
+bind_path(lua_State *L, int idx)
+{
+	size_t length;
+	const char *path = luaL_checklstring(L, idx, &length);
+
+	luaL_argcheck(L, length > 0 && strlen(path) == length, idx, "path is empty or has a NUL in it");
+	return path;
 }

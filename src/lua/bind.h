@@ -26,6 +26,9 @@ void bind_permit(lua_State *L, enum permit needed);
  */
 const char *bind_bytes(lua_State *L, int idx, size_t *length);
 
+/* The string at idx as the name of a file: not empty, and no zero byte that would cut it.  [-0, +0, v] */
+const char *bind_path(lua_State *L, int idx);
+
 /* Wraps a stream as userdata "runbook.stream", which owns it.  [-0, +1, m] (src/lua/stream.c) */
 void bind_push_stream(lua_State *L, struct stream *s);
 /*

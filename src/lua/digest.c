@@ -236,11 +236,9 @@ file_finish(lua_State *L, struct task_op *op)
 static int
 l_sha256_file(lua_State *L)
 {
-	size_t length;
-	const char *path = luaL_checklstring(L, 1, &length);
+	const char *path = bind_path(L, 1);
 	struct file_op *x;
 
-	luaL_argcheck(L, length > 0 && strlen(path) == length, 1, "path is empty or has a NUL in it");
 	bind_permit(L, PERMIT_READ);
 	lua_settop(L, 2);
 	x = lua_newuserdatauv(L, sizeof *x, 0);		/* path raw op */

@@ -3,7 +3,6 @@
  *
  * Marshalling only: the protocol is in ../sftp*.c.
  */
-#include <string.h>
 
 #include <sys/stat.h>
 
@@ -32,16 +31,6 @@ check_client(lua_State *L)
 
 	luaL_argcheck(L, *c != NULL, 1, "client is closed");
 	return *c;
-}
-
-static const char *
-check_path(lua_State *L, int idx)
-{
-	size_t length;
-	const char *path = luaL_checklstring(L, idx, &length);
-
-	luaL_argcheck(L, length > 0 && strlen(path) == length, idx, "path is empty or has a NUL in it");
-	return path;
 }
 
 static void
@@ -184,7 +173,7 @@ static int
 start(lua_State *L, enum sftp_verb verb, const char *other, const struct sftp_attributes *a, enum permit needed)
 {
 	struct sftp *c = check_client(L);
-	const char *path = check_path(L, 2);
+	const char *path = bind_path(L, 2);
 	struct client_op *x;
 
 	bind_permit(L, needed);
@@ -238,7 +227,7 @@ l_remove(lua_State *L)
 static int
 l_rename(lua_State *L)
 {
-	return start(L, SFTP_DO_RENAME, check_path(L, 3), NULL, PERMIT_CHANGE);
+	return start(L, SFTP_DO_RENAME, bind_path(L, 3), NULL, PERMIT_CHANGE);
 }
 
 static int
@@ -257,7 +246,7 @@ l_stat(lua_State *L)
 static int
 l_symlink(lua_State *L)
 {
-	return start(L, SFTP_DO_SYMLINK, check_path(L, 3), NULL, PERMIT_CHANGE);
+	return start(L, SFTP_DO_SYMLINK, bind_path(L, 3), NULL, PERMIT_CHANGE);
 }
 
 /* Two fields of the table at idx that the protocol sets together; both or none. */
@@ -313,7 +302,7 @@ static int
 l_write(lua_State *L)
 {
 	struct sftp *c = check_client(L);
-	const char *path = check_path(L, 2), *content = NULL;
+	const char *path = bind_path(L, 2), *content = NULL;
 	struct sftp_attributes a = opt_attributes(L, 4);
 	struct stream *from = NULL;
 	struct client_op *x;
@@ -334,7 +323,7 @@ static int
 l_read(lua_State *L)
 {
 	struct sftp *c = check_client(L);
-	const char *path = check_path(L, 2);
+	const char *path = bind_path(L, 2);
 	struct stream *s;
 
 	bind_permit(L, PERMIT_READ);

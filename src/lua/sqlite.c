@@ -30,16 +30,6 @@ check_database(lua_State *L)
 	return *db;
 }
 
-static const char *
-check_path(lua_State *L, int idx)
-{
-	size_t length;
-	const char *path = luaL_checklstring(L, idx, &length);
-
-	luaL_argcheck(L, length > 0 && strlen(path) == length, idx, "path is empty or has a NUL in it");
-	return path;
-}
-
 static void
 request_release(struct task_op *op)
 {
@@ -353,7 +343,7 @@ check_options(lua_State *L)
 static int
 l_open(lua_State *L)
 {
-	const char *path = check_path(L, 1);
+	const char *path = bind_path(L, 1);
 	struct sqlite_options options;
 	struct request_op *x;
 	struct sqlite **db;
@@ -464,7 +454,7 @@ l_backup(lua_State *L)
 	const char *to;
 
 	check_database(L);
-	to = check_path(L, 2);
+	to = bind_path(L, 2);
 	bind_permit(L, PERMIT_CHANGE);
 	x = push_request(L, 1, SQLITE_WANT_BACKUP, "sqlite backup", backup_finish);
 	out_of_memory(L, cells_add_text(sqlite_request_cells(x->request), to, strlen(to)));
