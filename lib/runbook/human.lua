@@ -1,22 +1,24 @@
 --- Numbers, times and names as people write them.
 
+local units = require "runbook.units"
+
 local human = {}
 
 local SIZES = { "bytes", "kB", "MB", "GB", "TB", "PB", "EB" }
 
---- "4.4 GB"; decimal, as disks are sold and rates are given.
+-- Three digits, whatever the size.
+local function three_digits(value, power)
+  if power == 0 then
+    return "%.0f"
+  end
+  return value < 9.995 and "%.2f" or value < 99.95 and "%.1f" or "%.0f"
+end
+
+--- "4.40 GB"; decimal, as disks are sold and rates are given.
 ---@param bytes number
 ---@return string
 function human.bytes(bytes)
-  local value, i = bytes, 1
-  while math.abs(value) >= 999.5 and i < #SIZES do
-    value, i = value / 1000, i + 1
-  end
-  if i == 1 then
-    return ("%d %s"):format(value, bytes == 1 and "byte" or "bytes")
-  end
-  local format = value < 9.995 and "%.2f %s" or value < 99.95 and "%.1f %s" or "%.0f %s"
-  return format:format(value, SIZES[i])
+  return bytes == 1 and "1 byte" or units.scaled(bytes, SIZES, three_digits)
 end
 
 --- "1.06 of 2.00 TB": two sizes in the unit of the larger.
@@ -33,34 +35,18 @@ function human.bytes_of(done, total)
   return ("%." .. decimals .. "f of %s %s"):format(done / 1000 ^ power, number, unit)
 end
 
---- "14,213,877"
----@param n integer
----@return string
-function human.count(n)
-  local text = ("%d"):format(n):reverse():gsub("(%d%d%d)", "%1,"):reverse()
-  return (text:gsub("^(%-?),", "%1"))
-end
+human.count = units.count
 
 --- "0.4 s", "12 s", "40 min 12 s", "3 h 12 min", "2 d 3 h"
 ---@param seconds number
 ---@return string
 function human.duration(seconds)
-  seconds = math.max(0, seconds)
-  if seconds < 9.95 then
-    return seconds < 0.05 and "0 s" or ((("%.1f"):format(seconds):gsub("%.0$", "")) .. " s")
+  if seconds < 0.05 then
+    return "0 s"
+  elseif seconds < 9.95 then
+    return (("%.1f"):format(seconds):gsub("%.0$", "")) .. " s"
   end
-  local s = math.floor(seconds + 0.5)
-  if s < 60 then
-    return ("%d s"):format(s)
-  elseif s < 3600 then
-    return s % 60 == 0 and ("%d min"):format(s // 60) or ("%d min %d s"):format(s // 60, s % 60)
-  end
-  local m = math.floor(seconds / 60 + 0.5)
-  if m < 1440 then
-    return m % 60 == 0 and ("%d h"):format(m // 60) or ("%d h %d min"):format(m // 60, m % 60)
-  end
-  local h = math.floor(seconds / 3600 + 0.5)
-  return h % 24 == 0 and ("%d d"):format(h // 24) or ("%d d %d h"):format(h // 24, h % 24)
+  return units.duration(math.max(10, seconds))
 end
 
 --- "1 home", "800 homes"
@@ -94,6 +80,18 @@ local function ranges_of(numbers, zeros)
     i = j + 1
   end
   return parts
+end
+
+--- The first five lines, and how many more there are.
+---@param lines string[]
+---@param more? string  of what: "homes"
+---@return string
+function human.first_five(lines, more)
+  local shown = table.move(lines, 1, math.min(5, #lines), 1, {})
+  if #lines > 5 then
+    shown[6] = ("  and %d more%s"):format(#lines - 5, more and " " .. more or "")
+  end
+  return table.concat(shown, "\n")
 end
 
 --- Many names in few letters: "db,web[1-3,7].example".

@@ -183,7 +183,8 @@ function units.parse_time(v)
   return tidy(moment), offset
 end
 
-local steps = { { "d", 86400 }, { "h", 3600 }, { "min", 60 }, { "s", 1 } }
+-- Name, seconds, and the seconds that make one of the next.
+local steps = { { "s", 1, 60 }, { "min", 60, 3600 }, { "h", 3600, 86400 }, { "d", 86400, math.huge } }
 
 --- "40 min 12 s": the two largest units, rounded to the smaller.
 ---@param seconds number
@@ -197,32 +198,44 @@ function units.duration(seconds)
     return ("%.1f s"):format(seconds)
   end
   for i, step in ipairs(steps) do
-    local name, size = step[1], step[2]
-    local below = steps[i + 1] or { "", size }
+    local name, size, full = step[1], step[2], step[3]
+    local below = steps[i - 1] or step
     local rounded = math.floor(seconds / below[2] + 0.5) * below[2]
-    if rounded >= size then
-      local more = math.floor((rounded % size) / below[2])
+    if rounded < full then
+      local more = rounded % size // below[2]
       local head = ("%d %s"):format(rounded // size, name)
       return more > 0 and ("%s %d %s"):format(head, more, below[1]) or head
     end
   end
-  return "0 s"
+end
+
+--- A size in the largest unit that leaves a number below 1000.
+---@param bytes number
+---@param names string[]  of the units: bytes first, each a thousand of the one before
+---@param format_of fun(n: number, power: integer): string  how a number is written
+---@return string
+function units.scaled(bytes, names, format_of)
+  if bytes < 0 then
+    return "-" .. units.scaled(-bytes, names, format_of)
+  end
+  local n, power = bytes, 0
+  while power + 1 < #names and tonumber(format_of(n, power):format(n)) >= 1000 do
+    n, power = n / 1000, power + 1
+  end
+  return format_of(n, power):format(n) .. " " .. names[power + 1]
 end
 
 local size_names = { "B", "kB", "MB", "GB", "TB", "PB", "EB" }
+
+local function size_format(_, power)
+  return power >= 4 and "%.2f" or power > 0 and "%.1f" or "%.0f"
+end
 
 --- "2.01 TB", "102.7 GB", "999 B".
 ---@param bytes number
 ---@return string
 function units.size(bytes)
-  if bytes < 0 then
-    return "-" .. units.size(-bytes)
-  end
-  local n, i = bytes, 1
-  while i < #size_names and tonumber((i >= 5 and "%.2f" or i > 1 and "%.1f" or "%.0f"):format(n)) >= 1000 do
-    n, i = n / 1000, i + 1
-  end
-  return (i >= 5 and "%.2f %s" or i > 1 and "%.1f %s" or "%.0f %s"):format(n, size_names[i])
+  return units.scaled(bytes, size_names, size_format)
 end
 
 --- "92.0 MB/s".

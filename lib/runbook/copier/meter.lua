@@ -1,6 +1,7 @@
 --- How far a pass is: what people see while it runs.
 
 local events = require "runbook.events"
+local human = require "runbook.human"
 local time = require "runbook.core.time"
 
 local meter = {}
@@ -13,6 +14,22 @@ function meter.shown(name)
     return "the loose files"
   end
   return (name:gsub("[%c]", "?"))
+end
+
+--- The names of what failed, sorted, and a text that lists the first of them.
+---@param failures table<string, runbook.Error>
+---@return string[] names
+---@return string listed
+function meter.failed(failures)
+  local names, lines = {}, {}
+  for name in pairs(failures) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  for i, name in ipairs(names) do
+    lines[i] = "  " .. tostring(failures[name])
+  end
+  return names, human.first_five(lines)
 end
 
 local Meter = {}

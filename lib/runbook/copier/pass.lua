@@ -230,21 +230,11 @@ local function each(list, o, fn)
 end
 
 local function raise_failures(failures, total)
-  local names, lines = {}, {}
-  for name in pairs(failures) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  for i = 1, math.min(5, #names) do
-    lines[i] = "  " .. tostring(failures[names[i]])
-  end
-  if #names > 5 then
-    lines[6] = ("  and %d more"):format(#names - 5)
-  end
+  local names, listed = meter.failed(failures)
   local first = failures[names[1]]
   raise(1, {
     kind = first.kind, code = "EUNITS", units = names, cause = first, stderr = first.stderr, target = first.target,
-    message = ("%d of %d homes failed, %d are done and stay done\n%s"):format(#names, total, total - #names, table.concat(lines, "\n")),
+    message = ("%d of %d homes failed, %d are done and stay done\n%s"):format(#names, total, total - #names, listed),
     hint = ("`runbook resume` tries them again; `runbook resume --leave %s --reason TEXT` goes on without"):format(meter.shown(names[1])),
   })
 end

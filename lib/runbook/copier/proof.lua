@@ -4,6 +4,7 @@ local effect = require "runbook.effect"
 local ends = require "runbook.copier.ends"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
+local human = require "runbook.human"
 local meter = require "runbook.copier.meter"
 local pass = require "runbook.copier.pass"
 local patterns = require "runbook.copier.patterns"
@@ -36,17 +37,14 @@ local function raise_writers(pair, changed, hint)
     homes[home].n = homes[home].n + 1
   end
   local lines = {}
-  for i = 1, math.min(5, #order) do
-    local h = homes[order[i]]
+  for i, home in ipairs(order) do
+    local h = homes[home]
     local ago = units.duration(math.max(0, now - h.newest.at))
-    lines[i] = ("  %s: %d names, the last %s ago: %s"):format(meter.shown(order[i]), h.n, ago, meter.shown(h.newest.path))
-  end
-  if #order > 5 then
-    lines[6] = ("  and %d more homes"):format(#order - 5)
+    lines[i] = ("  %s: %d names, the last %s ago: %s"):format(meter.shown(home), h.n, ago, meter.shown(h.newest.path))
   end
   errors.raise({
     kind = "conflict", code = "EWRITERS", target = pair.from.place.name, hint = hint,
-    message = ("somebody writes to %s\n%s"):format(tostring(pair.from), table.concat(lines, "\n")),
+    message = ("somebody writes to %s\n%s"):format(tostring(pair.from), human.first_five(lines, "homes")),
   }, 3)
 end
 
@@ -181,21 +179,11 @@ local function units_of(pair, survey)
 end
 
 local function raise_differences(failures, total)
-  local names, lines = {}, {}
-  for name in pairs(failures) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  for i = 1, math.min(5, #names) do
-    lines[i] = "  " .. tostring(failures[names[i]])
-  end
-  if #names > 5 then
-    lines[6] = ("  and %d more"):format(#names - 5)
-  end
+  local names, listed = meter.failed(failures)
   local first = failures[names[1]]
   errors.raise({
     kind = first.kind, code = first.code or "EDIFFERENT", units = names, cause = first, target = first.target,
-    message = ("%d of %d homes are not the same on both ends\n%s"):format(#names, total, table.concat(lines, "\n")),
+    message = ("%d of %d homes are not the same on both ends\n%s"):format(#names, total, listed),
     hint = "`runbook resume --again final` sends what is missing, then compares again",
   }, 2)
 end

@@ -189,20 +189,14 @@ end
 
 local function raise_collected(context, units, failures, done)
   local first = failures[1]
-  local lines = {}
-  for i = 1, math.min(#failures, 5) do
-    lines[i] = ("  %s: %s"):format(failures[i].key, tostring(failures[i].error))
-  end
-  if #failures > 5 then
-    lines[6] = ("  and %d more"):format(#failures - 5)
-  end
-  local keys = {}
+  local lines, keys = {}, {}
   for i, failure in ipairs(failures) do
-    keys[i] = failure.key
+    lines[i], keys[i] = ("  %s: %s"):format(failure.key, tostring(failure.error)), failure.key
   end
   errors.raise {
     kind = first.error.kind, code = "EUNITS", units = keys, cause = first.error,
-    message = ("%d of %d failed, %d are done and stay done\n%s"):format(#failures, #units, done, table.concat(lines, "\n")),
+    message = ("%d of %d failed, %d are done and stay done\n%s"):format(#failures, #units, done,
+      require("runbook.human").first_five(lines)),
     hint = ("`runbook resume` tries them again; `--leave %s --reason TEXT` goes on without"):format(context.unit or first.key),
   }
 end
