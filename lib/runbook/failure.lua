@@ -15,6 +15,15 @@ local EXIT = {
 -- Most mistakes stand in a file; these on the command line, or in how this machine is set up.
 local EXIT_BY_CODE = { ENETFS = 78, ESCHEMA = 78, EUSAGE = 64 }
 
+--- How a run ended, as an exit code; `stopped` is said by what stopped it, and some failures by `failure.exit_code`.
+failure.EXIT_OF_OUTCOME = { done = 0, failed = 1, waiting = 5, declined = 6 }
+
+--- What stopped it: a signal, an output that nobody takes any more (PIPE) or that fails, the deadline.
+failure.EXIT_OF_STOP = { HUP = 129, INT = 130, PIPE = 141, TERM = 143, OUTPUT = 74, DEADLINE = 124 }
+
+--- Something could not be undone.
+failure.EXIT_ROLLBACK_INCOMPLETE = 4
+
 local SAID_LINES = 20
 
 --- The exit code of an error that reached the command.

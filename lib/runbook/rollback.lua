@@ -4,6 +4,7 @@ local data = require "runbook.data"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
+local failure = require "runbook.failure"
 local jobs = require "runbook.run.jobs"
 local lock = require "runbook.lock"
 local obligation = require "runbook.obligation"
@@ -171,7 +172,7 @@ local function finish(self, ok, stuck)
     self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.forget_all, self)
   end
   if not ok or stuck or left > 0 then
-    exit, event = self.stopping and supervisor.exit_code(self) or 4, "stuck"
+    exit, event = self.stopping and supervisor.exit_code(self) or failure.EXIT_ROLLBACK_INCOMPLETE, "stuck"
   end
   self.journal:move("run", "run", event)
   self.journal:commit()

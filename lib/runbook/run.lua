@@ -6,6 +6,7 @@ local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
+local failure = require "runbook.failure"
 local identity = require "runbook.run.identity"
 local jobs = require "runbook.run.jobs"
 local journal = require "runbook.journal"
@@ -24,7 +25,6 @@ local units = require "runbook.units"
 
 local run = {}
 
-local EXIT = { done = 0, failed = 1, waiting = 5, declined = 6 }
 local RUN_EVENT = { done = "finish", failed = "fail", stopped = "stop", waiting = "wait", declined = "decline" }
 
 run.request_stop = supervisor.request_stop
@@ -195,13 +195,13 @@ local function recover(self)
 end
 
 local function finish(self, outcome, detail, item)
-  local exit = EXIT[outcome]
+  local exit = failure.EXIT_OF_OUTCOME[outcome]
   if outcome == "stopped" then
     exit = supervisor.exit_code(self)
   elseif detail and detail.exit then
     exit = detail.exit
   elseif outcome == "failed" and (item == nil or errors.is(detail, "identity") or detail.code == "ELOCKED") then
-    exit = require("runbook.failure").exit_code(detail)
+    exit = failure.exit_code(detail)
   end
   if outcome == "done" then
     self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.forget_all, self)

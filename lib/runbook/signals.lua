@@ -5,12 +5,12 @@ local core = require "runbook.core.signal"
 local embed = require "runbook.core.embed"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
+local failure = require "runbook.failure"
 local output = require "runbook.output"
 local task = require "runbook.core.task"
 
 local signals = {}
 
-local NUMBER = { HUP = 1, INT = 2, TERM = 15 }
 local SAID = {
   "stopping: nothing new starts, jobs on other machines go on. Once more ends those jobs too.",
   "ending the jobs on other machines too. Once more leaves at once.",
@@ -47,7 +47,7 @@ local function stop(name, times, worker)
     events.notice(SAID[2], "warning")
     worker:cancel()
   elseif not embed.has_sink() then
-    os.exit(128 + NUMBER[name]) -- the journal stands a kill at any point
+    os.exit(failure.EXIT_OF_STOP[name]) -- the journal stands a kill at any point
   end
 end
 
@@ -64,7 +64,7 @@ function signals.guard(fn)
     local times = 0
     while true do
       local name = core.next()
-      if NUMBER[name] then
+      if failure.EXIT_OF_STOP[name] then
         times, last = times + 1, name
         stop(name, times, worker)
       elseif name == "USR1" then
@@ -79,7 +79,7 @@ function signals.guard(fn)
   if ok then
     return result
   elseif last and errors.is_cancelled(result) then
-    return 128 + NUMBER[last]
+    return failure.EXIT_OF_STOP[last]
   end
   error(result, 0)
 end

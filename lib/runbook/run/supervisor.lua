@@ -3,6 +3,7 @@
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
+local failure = require "runbook.failure"
 local task = require "runbook.core.task"
 local units = require "runbook.units"
 
@@ -10,8 +11,6 @@ local supervisor = {}
 
 -- A process works on one run at a time; two hosts in one process have a Lua state, and so a supervisor, each.
 local active
-
-local SIGNAL_EXIT = { INT = 130, TERM = 143, HUP = 129, PIPE = 141, OUTPUT = 74, DEADLINE = 124 }
 
 --- A first Ctrl-C: nothing new starts, jobs are left running, the rest stops.
 ---@param signal string  "INT"
@@ -47,7 +46,7 @@ end
 
 --- The exit code of work that was stopped.
 function supervisor.exit_code(session)
-  return SIGNAL_EXIT[session.stopping] or 130
+  return failure.EXIT_OF_STOP[session.stopping] or failure.EXIT_OF_STOP.INT
 end
 
 local function start_deadline(session)
