@@ -23,7 +23,7 @@ endif
 PKGS_BUILD := ca-certificates gcc libc6-dev libcurl4-openssl-dev libedit-dev liblua5.4-dev libsqlite3-dev libssl-dev \
               libuv1-dev libyaml-dev lua-argparse lua5.4 make pkg-config zlib1g-dev
 PKGS_RUN   := libcurl4 libedit2 openssh-client rsync
-PKGS_WORLD := acl age attr busybox curl e2fsprogs fuse3 lua-busted openssh-server openssl lua-dkjson procps python3 sudo util-linux
+PKGS_WORLD := acl age attr busybox curl e2fsprogs fuse3 lua-busted openssh-server openssl lua-dkjson procps python3 sqlite3 sudo util-linux
 PKGS_LINT  := cppcheck lua-check shellcheck
 PKGS_BENCH := ansible-core clustershell pdsh
 

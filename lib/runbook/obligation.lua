@@ -9,6 +9,7 @@ local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local options = require "runbook.options"
+local retry = require "runbook.retry"
 local task = require "runbook.core.task"
 
 local obligation = {}
@@ -105,7 +106,10 @@ function obligation.meet(session, row)
     ok, err = false, errors.new { kind = "internal", message = ("nothing that is loaded knows the obligation `%s`"):format(row.kind) }
   else
     local what = type(row.data) == "string" and data.decode(row.data) or row.data
-    ok, err = xpcall(effect.outside_of_step, errors.handler, fn, what)
+    -- Already gone is success, so a removal may be made again after a connection that broke in its middle.
+    ok, err = xpcall(retry.call, errors.handler, { target = row.kind, what = "cleaning up", reads = true, tries = 2 }, function()
+      effect.outside_of_step(fn, what)
+    end)
   end
   if ok then
     journal:move("obligation", row.id, "meet")

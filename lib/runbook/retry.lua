@@ -74,7 +74,7 @@ function retry.call(o, fn)
     local text = tostring(err)
     same = text == last and same + 1 or 1
     last = text
-    if not retry.worthwhile(err, o.reads) or same >= most_tries(o) then
+    if not retry.worthwhile(err, o.reads) or same >= most_tries(o) or n >= (o.tries or math.huge) then
       if n > 1 and errors.is(err) then
         err.tries = n
       end
