@@ -24,7 +24,7 @@ describe("runbook.retry", function()
     local ok, result = pcall(retry.call, { target = "t", what = "trying", reads = o and o.reads, tries = o and o.tries }, function()
       n = n + 1
       if kinds[n] then
-        errors.raise { kind = kinds[n], message = kinds[n] .. (o and o.different and n or ""), code = o and o.code }
+        errors.raise { kind = kinds[n], message = kinds[n] .. (o and o.different and o.different:format(n) or ""), code = o and o.code }
       end
       return "done"
     end)
@@ -62,8 +62,10 @@ describe("runbook.retry", function()
     assert.equal(10, n)
     assert.is_false(ok)
     assert.equal(10, err.tries)
-    assert.equal(13, (calls(many, { different = true })))
+    assert.equal(13, (calls(many, { different = " %d" })))
+    assert.equal(10, (calls(many, { different = ": no answer after %d ms" })))
     assert.equal(3, (calls(many, { tries = 3 })))
+    assert.equal(3, (calls(many, { tries = 3, different = " %d" })))
   end)
 
   it("does not take a mistake in Lua for bad luck", function()

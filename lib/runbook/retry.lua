@@ -71,7 +71,7 @@ function retry.call(o, fn)
     end
     local err = r[2]
     n = n + 1
-    local text = tostring(err)
+    local text = tostring(err):gsub(" after %d+ ms", "") -- libcurl says how long it took; it is the same error all the same
     same = text == last and same + 1 or 1
     last = text
     if not retry.worthwhile(err, o.reads) or same >= most_tries(o) or n >= (o.tries or math.huge) then
