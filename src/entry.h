@@ -1,0 +1,129 @@
+/*
+ * entry.h - what is known of one name in a tree, and the frames that carry it between the far side and here.
+ *
+ * Paths are relative to their unit (a home), "" for the unit's own directory, components joined by one '/'.
+ * They are ordered component by component, a directory before what is in it (entry_order): every stream of
+ * entries is sorted so, and two of them are compared by walking both once.
+ */
+#ifndef RUNBOOK_ENTRY_H
+#define RUNBOOK_ENTRY_H
+
+#include "frame.h"
+
+#define ENTRY_VERSION 1		/* of all that is below; both sides must be of one */
+
+#define ENTRY_HASH 16		/* XXH3, 128 bits, of a file's bytes (of a symlink's: its target's; else of nothing) */
+#define ENTRY_ATTRIBUTES 8	/* XXH3, 64 bits, of its xattrs and ACLs in the order of their names; zeros: none */
+
+struct moment {
+	int64_t seconds;
+	uint32_t nanoseconds;
+};
+
+struct entry {
+	char type;		/* as find says it: f d l p s b c */
+	uint32_t mode;		/* 07777 */
+	uint32_t uid, gid;
+	uint64_t size;		/* of a file; else 0 */
+	struct moment modified, changed;
+	uint64_t inode, device, links, blocks;	/* blocks of 512 bytes */
+	uint64_t node;		/* of a device: its number */
+	struct text target;	/* of a symlink */
+};
+
+/*
+ * scan: what it is told on stdin
+ *   'O' version, threads (0: as it sees fit), flags (1: gently)
+ *   'X' flags (1: directories only), an extended regular expression that "./PATH" in a unit must match to be left out
+ *   'N' a shell pattern of names at the top that are no units
+ *   'U' a unit, the digest it had (or nothing): when it still has it, its entries are not sent
+ *   'L' a unit: when there is any, only these are looked at
+ *   'G' go
+ * and what it answers on stdout.  Units come in any order; one is whole before the next begins.
+ *   'H' version, boot id, clock (seconds, nanoseconds), device and inode of the top, a word for the file system, page
+ *   'U' a unit
+ *   'E' entry: bytes shared with the path before it, the rest of the path, then entry_put's fields
+ *   'P' path, errno, what was tried: could not be looked at
+ *   'V' end of the unit: digest, 1 when its entries were left out, counts (see struct unit_counts), n, n times uid, gid, names
+ *   'Z' end: units, nanoseconds that a stat took (the median).  Without it the stream was cut.
+ */
+enum {
+	SCAN_OPTIONS = 'O', SCAN_EXCLUDE = 'X', SCAN_NOT_UNIT = 'N', SCAN_ONLY = 'L', SCAN_GO = 'G',
+	SCAN_HELLO = 'H', SCAN_UNIT = 'U', SCAN_ENTRY = 'E', SCAN_PROBLEM = 'P', SCAN_UNIT_END = 'V', SCAN_END = 'Z',
+};
+
+/*
+ * Work, from here through the sender to the receiver.  'B' names the unit of what follows.  INDEX counts from 0 in a
+ * stream; the answer names it.  EXPECT says what stands on the target: 0 nothing, else 1, inode, ctime (seconds, ns).
+ *   'F' index, path, expect        a file with its bytes
+ *   'M' index, path, expect, hash  a file whose bytes should be these on the target already: then only the rest is brought
+ *   'N' index, path, expect        a symlink, pipe, socket or device
+ *   'H' index, path, expect, path of the name it is linked to
+ *   'D' index, path                a directory with its own mode, owner, times and attributes; made when it is not there
+ *   'X' index, path, type, expect  what was removed at the source; a directory must be empty
+ *   'R'                            what came before is finished first
+ *   'Q'                            the end
+ * send answers with the same frames, each with what the receiver needs: see far/send.c.
+ */
+enum {
+	WORK_UNIT = 'B', WORK_FILE = 'F', WORK_CHECK = 'M', WORK_NODE = 'N', WORK_LINK = 'H', WORK_DIRECTORY = 'D',
+	WORK_REMOVE = 'X', WORK_BARRIER = 'R', WORK_END = 'Q',
+};
+
+/*
+ * What became of it, on the receiver's stdout:
+ *   'r' index, status, then for DONE: flags; the entry as it was at the source (entry_put) unless flag LINKED or REMOVED;
+ *       attributes; hash when flag HASHED; inode, device, ctime (seconds, ns), blocks on the target; bytes sent
+ *       else: errno, a few words
+ *   'p' bytes so far, of files not answered yet, too
+ *   'Q' the end: bytes, files.  Without it the stream was cut.
+ */
+enum { RESULT = 'r', RESULT_PROGRESS = 'p', RESULT_END = 'Q' };
+
+enum result_status {
+	RESULT_DONE,
+	RESULT_VANISHED,	/* gone from the source */
+	RESULT_CHANGING,	/* written to while it was read, three times over */
+	RESULT_SOURCE,		/* the source cannot be read */
+	RESULT_TARGET,		/* the target cannot be written */
+	RESULT_CONFLICT,	/* on the target stands something else than was expected */
+	RESULT_UNKEPT,		/* it is there, but the target did not keep all of it; the words say what */
+};
+
+enum { RESULT_HASHED = 1, RESULT_LINKED = 2, RESULT_REMOVED = 4 };
+
+/*
+ * prove: the same work frames 'B', 'K' (index, path), 'Q' on stdin; for each on stdout
+ *   'k' index, errno, then when that is 0: the entry, attributes, hash
+ * and 'Q' at the end.  A file that was written to while it was read has errno EAGAIN.
+ */
+enum { PROVE_ENTRY = 'K', PROOF = 'k' };
+
+struct unit_counts {
+	uint64_t entries, files, directories, bytes, blocks, special, linked;
+	uint64_t linked_elsewhere;	/* names whose other names are not all in this unit */
+	struct moment newest;		/* the latest ctime */
+};
+
+/* All fields but the path. */
+void entry_put(struct buffer *b, const struct entry *e);
+/* False when it is malformed.  The target lies in the reader's bytes. */
+bool entry_get(struct reader *r, struct entry *e);
+
+void unit_counts_put(struct buffer *b, const struct unit_counts *c);
+bool unit_counts_get(struct reader *r, struct unit_counts *c);
+void unit_counts_add(struct unit_counts *c, const struct entry *e);
+
+/* <0, 0, >0.  The order of paths: '/' before every other byte. */
+int entry_order(const void *a, size_t a_length, const void *b, size_t b_length);
+
+/* A path of somebody else: relative, no empty component, no "." or "..", no zero byte.  "" is good. */
+bool entry_path_is_good(struct text path);
+
+static inline bool
+moment_is(struct moment a, struct moment b)
+{
+	return a.seconds == b.seconds && a.nanoseconds == b.nanoseconds;
+}
+
+#endif
