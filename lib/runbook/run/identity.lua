@@ -22,13 +22,16 @@ local function places_of(book)
 end
 
 --- Ask every host among the parameters who it is. A host that cannot be reached is said, and left to the checks and steps
---- that need it; what the others say of keys and logins is raised.
+--- that need it; what the others say of keys and logins is raised. What is looked at first thing afterwards belongs to the
+--- same look (`book.look`, see lib/runbook/ssh/pool.lua).
 ---@async
 ---@param book runbook.Book
 ---@return table<string, string> identities  by parameter
 function identity.look(book)
   local identities, problems = {}, {}
-  task.each(places_of(book), { limit = 8 }, function(found)
+  book.look = {}
+  local looking = setmetatable({ look = book.look }, { __index = task.context() })
+  task.with_context(looking, task.each, places_of(book), { limit = 8 }, function(found)
     local ok, now = xpcall(effect.reading, errors.handler, found.place.identity, found.place)
     if ok then
       identities[found.name] = now

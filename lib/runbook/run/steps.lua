@@ -172,11 +172,13 @@ end
 --- Run a list of checks, at most eight at a time: findings of all, none hidden by another's failure.
 ---@async
 ---@param list table[]  { title, function }
+---@param look? table  the look they are part of, see lib/runbook/ssh/pool.lua
 ---@return { good: integer, know: table[], stop: table[], stopped: integer }  stop: alike ones folded; stopped: how many
-function steps.run_checks(list)
+function steps.run_checks(list, look)
   local found = { good = 0, know = {}, stop = {}, stopped = 0 }
   local answers = {}
-  task.each(list, { limit = 8 }, function(check, i)
+  local looking = setmetatable({ look = look or {} }, { __index = task.context() })
+  task.with_context(looking, task.each, list, { limit = 8 }, function(check, i)
     local r = table.pack(xpcall(check[2], errors.handler))
     if not r[1] and errors.is_cancelled(r[2]) then
       error(r[2], 0)
@@ -205,8 +207,18 @@ function steps.run_checks(list)
   return found
 end
 
+local function is_first(session, item)
+  for _, one in ipairs(session.book.items) do
+    if one.id then
+      return one == item
+    end
+  end
+end
+
 function body.checks(session, item)
-  local found = session:in_phase(item, "checks", steps.run_checks, item.checks)
+  local look = session.book.look -- of this start; the checks that come first are part of it
+  session.book.look = nil
+  local found = session:in_phase(item, "checks", steps.run_checks, item.checks, is_first(session, item) and look or nil)
   if #found.stop > 0 then
     local lines = {}
     for i, one in ipairs(found.stop) do

@@ -2,8 +2,12 @@
 ---
 --- A connection carries as many channels as its server allows (MaxSessions: 10 unless it says otherwise, learnt when it
 --- refuses). When all are taken another connection is opened, up to a number; then one waits for one's turn.
+---
+--- Where everything is looked at at once (a plan, a list of checks) the context of the tasks has a table `look`: a server that
+--- lets nobody in is tried once per look, and all who need it hear what the first heard.
 
 local core = require "runbook.core.task"
+local errors = require "runbook.errors"
 
 local pool = {}
 
@@ -68,6 +72,11 @@ local function open_another(self)
   self.opening = self.opening - 1
   wake(self, ok and CHANNELS or #self.waiting) -- after a failure the others see for themselves
   if not ok then
+    local look = core.context().look
+    if look and errors.is(session) and not errors.is_cancelled(session) then
+      session.again = false -- who looks has no patience, and can look again
+      look[self] = session
+    end
     error(session, 0)
   end
   self.reached = true
@@ -85,10 +94,12 @@ end
 function Pool:acquire()
   while true do
     forget_dead(self)
-    local connection = least_used(self)
+    local connection, look = least_used(self), core.context().look
     if connection then
       connection.used = connection.used + 1
       return connection
+    elseif look and look[self] then
+      error(look[self], 0)
     elseif may_open(self) then
       open_another(self)
     else
