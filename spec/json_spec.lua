@@ -43,6 +43,8 @@ describe("json.decode", function()
     local message, code = refusal '{"a":1,\n "b":{"c":1,"d":2,"c":3}}'
     assert.equal('line 2, column 19: key "c" again; it stands at line 2, column 7 already', message)
     assert.equal("EDUPLICATE", code)
+    local long = ("a"):rep(39) .. "\u{e4}" -- cut where it would be no UTF-8
+    assert.matches('key "a+" again', (refusal(('{"%s":1,"%s":2}'):format(long, long))))
   end)
 
   it("finds a repeated key among many", function()

@@ -63,11 +63,12 @@ same_key(yyjson_val *a, yyjson_val *b)
 static bool
 fail_duplicate(struct reader *r, yyjson_val *first, yyjson_val *second)
 {
+	const char *key = unsafe_yyjson_get_str(second);
 	char what[160], at[64];
 
 	locate(at, sizeof at, r->source, offset_of(r, first));
-	snprintf(what, sizeof what, "key \"%.40s\" again; it stands at %s already",
-	         unsafe_yyjson_get_str(second), at);
+	snprintf(what, sizeof what, "key \"%.*s\" again; it stands at %s already",
+	         (int)json_utf8(key, strnlen(key, 40)), key, at);
 	return fail(r, "EDUPLICATE", offset_of(r, second), what);
 }
 
