@@ -192,14 +192,16 @@ function rb.try(fn, ...)
 end
 
 --- Declare a kind of obligation: what a run made and must remove. `fn(data)` removes it; already gone is success.
+--- `says(data)` says what it removes, for `sweep --dry-run`; without it the data are shown.
 ---
 ---     local unmount = rb.obligation("unmount", function(o) o.place:run { "umount", o.path } end)
 ---     unmount:owe { place = p.to, path = "/mnt/new" }      -- before the thing is made
 ---@param kind string
 ---@param fn fun(data: table)
+---@param says? fun(data: table): string
 ---@return table
-function rb.obligation(kind, fn)
-  return require("runbook.obligation").kind(kind, fn)
+function rb.obligation(kind, fn, says)
+  return require("runbook.obligation").kind(kind, fn, says)
 end
 
 --- Say something to whoever watches. `print` is this.

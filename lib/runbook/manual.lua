@@ -133,7 +133,7 @@ local EVENTS = {
   { "effect", "phase (intent done failed unknown), verb, class, target, summary, by_hand." },
   { "progress", "done, total, unit_name, bytes, bytes_total, rate, eta, text, units. Not kept in events.ndjson." },
   { "output", "target, stream, line: what a command elsewhere printed." },
-  { "say, notice, job, question, leftover", "text; text, level; target, name, state; title, rows, expect; kind, costs." },
+  { "say, notice, job, question, leftover", "text; text, level; target, name, state; title, rows, expect; kind, text, costs." },
 }
 
 local SIGNALS = {

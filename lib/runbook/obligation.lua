@@ -14,7 +14,8 @@ local task = require "runbook.core.task"
 
 local obligation = {}
 
-local kinds = {}
+local kinds = {} -- name = what removes it
+local words = {} -- name = what says so
 
 local check_owe = options.declare("obligation:owe", {
   data = { "table", "what the function gets" },
@@ -35,10 +36,39 @@ local owed_mt = { __name = "runbook.owed", __index = Owed }
 --- Declare a kind. Libraries and runbooks do so while they load, so that every later process knows it.
 ---@param name string
 ---@param fn fun(data: table)
+---@param says? fun(data: table): string  what is removed, as in "remove the lock /srv/homes/.runbook/lock"
 ---@return runbook.Obligation
-function obligation.kind(name, fn)
-  kinds[name] = fn
+function obligation.kind(name, fn, says)
+  kinds[name], words[name] = fn, says
   return setmetatable({ name = name }, kind_mt)
+end
+
+-- Where data that nobody has words for says it is, and its other fields in the order of their names.
+local function places_and_fields(what)
+  local names, where, fields = {}, {}, {}
+  for name in pairs(what) do
+    names[#names + 1] = tostring(name)
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local value = what[name] == nil and what[math.tointeger(tonumber(name))] or what[name]
+    if type(value) == "table" and type(value.reference) == "function" then
+      where[#where + 1] = tostring(value)
+    else
+      fields[#fields + 1] = ("%s %s"):format(name, type(value) == "table" and data.encode(value, name) or tostring(value))
+    end
+  end
+  return table.concat(where, " and "), table.concat(fields, ", ")
+end
+
+--- What meeting an obligation would do, and where.
+---@param kind string
+---@param what table  its data
+---@return string
+function obligation.describe(kind, what)
+  local where, fields = places_and_fields(what)
+  local text = words[kind] and words[kind](what) or ("%s: clean up%s"):format(kind, fields ~= "" and " " .. fields or "")
+  return where ~= "" and ("%s: %s"):format(where, text) or text
 end
 
 --- Write down that something will have to be removed. In a plan nothing is owed.

@@ -492,7 +492,7 @@ end
 
 handlers.leftover = function(self, e)
   local costs = e.costs and ", which costs money while it exists" or ""
-  self:say(("%s left behind: %s%s"):format(e.run, self:clean(e.kind), costs), { at = e.at })
+  self:say(("%s left behind: %s%s"):format(e.run, self:clean(e.text or e.kind), costs), { at = e.at })
 end
 
 handlers.planned = function(self, e)

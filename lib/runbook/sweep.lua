@@ -1,5 +1,6 @@
 --- Removing what dead runs left behind: every obligation of every run that no process works on.
 
+local data = require "runbook.data"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local obligation = require "runbook.obligation"
@@ -8,13 +9,32 @@ local store = require "runbook.store"
 
 local sweep = {}
 
+-- Loading the book declares the kinds of obligations that it and its libraries know.
+local function book_of(name)
+  return require("runbook.run").book_of(name, {}, false)
+end
+
 local function sweep_run(row, o, with_session)
   local self = session.new { name = row.name, directory = store.directory(row.name), options = o }
   return with_session(self, function()
-    -- Loading the book declares the kinds of obligations that it and its libraries know.
-    self.book = require("runbook.run").book_of(row.name, {}, false)
+    self.book = book_of(row.name)
     return self:in_phase(nil, "clean-up", obligation.meet_all, self, { keep_jobs = true })
   end)
+end
+
+-- In the order in which they are met. A file that no longer loads is no reason to show nothing: then the data stand for the words.
+local function say_what_is_left(row)
+  pcall(book_of, row.name)
+  local j = store.journal(row.name)
+  local list = j:query "SELECT kind, data, job, costs, tries FROM obligation WHERE state = 'owed' ORDER BY id DESC"
+  j:close()
+  for _, owed in ipairs(list) do
+    local text = obligation.describe(owed.kind, data.decode(owed.data))
+    if owed.job then
+      text = ("%s; stays while the job %s runs"):format(text, owed.job)
+    end
+    events.emit { type = "leftover", run = row.name, kind = owed.kind, text = text, costs = owed.costs, tries = owed.tries }
+  end
 end
 
 --- Meet the obligations of runs that are not being worked on.
@@ -28,9 +48,7 @@ function sweep.sweep(o, with_session)
     if #row.owes > 0 and row.alive then
       events.notice(("%s is being worked on; left alone"):format(row.name))
     elseif #row.owes > 0 then
-      for _, owed in ipairs(row.owes) do
-        events.emit { type = "leftover", run = row.name, kind = owed.kind, costs = owed.costs, tries = owed.tries }
-      end
+      say_what_is_left(row)
       if not o.dry_run then
         local ok, n = xpcall(sweep_run, errors.handler, row, o, with_session)
         if not ok then

@@ -86,7 +86,7 @@ end
 
 local removal = obligation.kind("ssh-key", function(what)
   command.script(as_login(what.place), scripts.remove, { what.mark }, { message = "removing the key " .. what.mark, change = true })
-end)
+end, function(what) return ("remove the key %s from ~/.ssh/authorized_keys"):format(what.mark) end)
 
 local add = effect.verb {
   name = "ssh.add_key", class = "change", repeatable = true, quiet = true, inverse = effect.NOT_NEEDED,
