@@ -3,6 +3,7 @@
 local book = require "runbook.book"
 local effect = require "runbook.effect"
 local plan = require "runbook.plan"
+local places = require "spec.support.places"
 local run = require "runbook.run"
 local runs = require "spec.support.runs"
 local ssh = require "runbook.ssh"
@@ -84,6 +85,37 @@ describe("a plan", function()
     assert.same({ 5, 0 }, { made.changes, made.stops })
     assert.same({ "a", "section", "b" }, { made.steps[1].id, made.steps[2].kind, made.steps[3].id })
     assert.same({}, store.names())
+  end)
+
+  it("counts no undo for what the run takes away by itself", function()
+    local made = planned [[
+      rb.step("a", "A", function() rb.lock(require "runbook.here":dir "/tmp") end)
+      rb.step("b", "B", function() rb.lock(require "runbook.here":dir "/tmp") toy.scar "y" end)
+    ]]
+    assert.same({ "not needed", "no" }, { steps(made).a.undo, steps(made).b.undo })
+  end)
+
+  it("tries a host that lets nobody in once, and says so once", function()
+    local relay <close> = require "spec.world".relay { to = places.machine(), stop_after = 1 }
+    package.preload.plan_dead = function()
+      return places.by_ssh { relay.address, port = relay.port, timeout = 0.3 }
+    end
+    finally(function() package.preload.plan_dead, package.loaded.plan_dead = nil, nil end)
+    local checks = {}
+    for i = 1, 12 do
+      checks[i] = ('{ "check %d", function() dead:query { "true" } end }'):format(i)
+    end
+    local made = planned(([[
+      local dead = require "plan_dead"
+      rb.checks("look", "Look", { %s })
+      rb.step("a", "A", function() dead:query { "true" } end)
+    ]]):format(table.concat(checks, ", ")))
+    assert.equal(1, relay:passed().connections)
+    assert.same({ 0, 1 }, { made.checks.good, #made.checks.stop })
+    assert.equal("check 1 (and 11 more)", made.checks.stop[1].title)
+    assert.equal(steps(made).look.would_stop, steps(made).a.would_stop)
+    relay:go()
+    assert.equal("ready", places.by_ssh({ relay.address, port = relay.port }):query { "echo", "ready" })
   end)
 
   it("does reads, and shows what depends on them", function()

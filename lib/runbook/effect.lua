@@ -34,6 +34,7 @@ local check_verb = options.declare("effect.verb", {
   summary = { "function", "(...) -> one line, present tense", optional = true },
   by_hand = { "function", "(...) -> what a person would type", optional = true },
   inverse = { "function|string", "(...) -> { verb, arguments... }, asked before the effect", optional = true },
+  owed = { "boolean", "an obligation takes it away when its step or run ends, so nobody waits for an undo", default = false },
   preview = { "function", "(...) -> { before =, after = }, reads only, for plans", optional = true },
   answer = { "function", "(...) -> what a plan may hand out instead of an unknown", optional = true },
   repeatable = { "boolean", "may be run again after half of itself", default = false },

@@ -51,7 +51,7 @@ local lock_mt = { __name = "runbook.lock", __index = Lock }
 
 local give = obligation.kind("lock", function(o)
   o.place:sh(GIVE, o.path, o.run)
-end)
+end, function(o) return ("remove the lock %s of run %s"):format(o.path, o.run) end)
 
 local function held_by_another(place, path, answer)
   local age, run, holder = answer:match("^held (%-?%d+)\n([^\n]*)\n?([^\n]*)")
@@ -64,7 +64,7 @@ local function held_by_another(place, path, answer)
 end
 
 local take = effect.verb {
-  name = "lock.take", class = "change", repeatable = true, quiet = true,
+  name = "lock.take", class = "change", repeatable = true, quiet = true, owed = true,
   -- By then all that was done under it is undone; and the directory it lies in may be ours to remove.
   inverse = function(place, path, run) return { "lock.give", place, path, run } end,
   target = function(place) return place.name end,

@@ -27,7 +27,8 @@ function Planner:count_read()
 end
 
 function Planner:context(item, phase, entry)
-  return { session = self, book = self.book, mode = "plan", step = item and item.id, phase = phase, item = item, entry = entry }
+  return { session = self, book = self.book, mode = "plan", step = item and item.id, phase = phase, item = item, entry = entry,
+    look = self.look }
 end
 
 --- Call `fn` as a phase of a step.
@@ -36,11 +37,12 @@ function Planner:in_phase(item, phase, fn, ...)
   return task.with_context(self:context(item, phase, item and self.entries[item.id]), fn, ...)
 end
 
+-- What the run itself takes away again (a lock) is not what people ask about.
 local function undo_of(d)
-  if d.inverse == nil then
-    return "no"
+  if d.owed or d.inverse == effect.NOT_NEEDED then
+    return "not needed"
   end
-  return d.inverse == effect.NOT_NEEDED and "not needed" or "yes"
+  return d.inverse and "yes" or "no"
 end
 
 --- A change that a run would make.
@@ -167,7 +169,7 @@ end
 
 local function plan_body(self, item, entry)
   if item.kind == "checks" then
-    local ok, found = phase(self, item, entry, "checks", steps.run_checks, item.checks)
+    local ok, found = phase(self, item, entry, "checks", steps.run_checks, item.checks, self.look)
     if ok then
       entry.checks = found
       if #found.stop > 0 then
@@ -248,7 +250,7 @@ end
 ---@return table plan  { runbook, title, checks, steps, next, changes = n, stops = n }
 function plan.make(the_book, o)
   identity.look(the_book)
-  local self = setmetatable({ book = the_book, options = o, entries = {}, locks = {} }, planner_mt)
+  local self = setmetatable({ book = the_book, look = the_book.look, options = o, entries = {}, locks = {} }, planner_mt)
   local function finish(ok, entries)
     if not ok then
       error(entries, 0)
