@@ -194,6 +194,15 @@ rate: fast
     assert.equal("/abs/id", values.bucket.fields.key)
   end)
 
+  it("says how to give what is missing", function()
+    local function hint(text, fields)
+      return select(2, pcall(params.load, { declaration = fields or declaration, files = text and { file(text) } })).hint
+    end
+    assert.equal("write `bucket: ...` in a file for --params, or add -p bucket=...; the others likewise", hint())
+    assert.matches("^write `name: %.%.%.` below `bucket` in /%S+, or add %-p bucket%.name=%.%.%.$", hint "bucket: {}\nmode: copy\n")
+    assert.is_nil(hint "bucket: {name: b}\nmode: nonsense\n")
+  end)
+
   it("asks for what is missing until the answer is good, and only then", function()
     local asked = {}
     local answers = { bucket = { "b1", "{name: b7}" }, mode = { "x", "copy" } }

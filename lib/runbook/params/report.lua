@@ -60,8 +60,27 @@ local function group_text(head, problems)
   return table.concat(text, "\n")
 end
 
+-- How the first thing that is missing is given: as a line of the file, or on the command line, which knows no items of lists.
+local function how_to_give(problems, files)
+  local first, n = nil, 0
+  for _, problem in ipairs(problems) do
+    n = n + (problem.missing and 1 or 0)
+    first = first or problem.missing and problem or nil
+  end
+  if first == nil then
+    return nil
+  end
+  local above, name = first.path:match "^(.*)%.([^.]+)$"
+  local file = first.file or files[#files] or "a file for --params"
+  local text = ("write `%s: ...`%s in %s"):format(name or first.path, above and (" below `%s`"):format(above) or "", file)
+  if not first.path:find("[", 1, true) then
+    text = ("%s, or add -p %s=..."):format(text, first.path)
+  end
+  return text .. (n > 1 and "; the others likewise" or "")
+end
+
 --- Raise one error, kind `usage`, that lists all problems.
----@param problems { path: string, message: string, file?: string, line?: integer, label?: string }[]
+---@param problems { path: string, message: string, file?: string, line?: integer, label?: string, missing?: boolean }[]
 ---@param files string[]
 function report.raise(problems, files)
   local groups, order = grouped(problems, files)
@@ -69,7 +88,8 @@ function report.raise(problems, files)
   for i, head in ipairs(order) do
     texts[i] = group_text(head, groups[head])
   end
-  errors.raise({ kind = "usage", code = "EPARAMS", message = table.concat(texts, "\n"), problems = problems }, 3)
+  errors.raise({ kind = "usage", code = "EPARAMS", message = table.concat(texts, "\n"), problems = problems,
+    hint = how_to_give(problems, files) }, 3)
 end
 
 local function indented(text, prefix)
