@@ -73,6 +73,7 @@ describe("runbook run", function()
     assert.matches("^hello%.yaml: 3 things to fix\n  line 1  times", r.err)
     assert.matches("line 2  whom +unknown; did you mean `who`%?", r.err)
     assert.matches("who +missing: whom\n", r.err)
+    assert.matches("try +write `who: %.%.%.` in hello%.yaml, or add %-p who=%.%.%.\n", r.err)
     assert.is_nil(world.read(folder .. "/state/runbook/runs/hello-1/journal.db"))
   end)
 
@@ -372,13 +373,25 @@ describe("receipts", function()
     local folder = folder_with { ["hello.lua"] = HELLO }
     command.run(folder, { "run", "hello.lua", "-p", "who=ada" })
     assert.matches("has no receipts yet", command.run(folder, { "show", "--receipts" }).err)
-    local j = require("runbook.journal").open(folder .. "/state/runbook/runs/hello-1/journal.db")
-    j:later { "INSERT INTO receipt VALUES ('a -> b', 'user-1', 'scanned', '{\"files\":3}', 1796421730)" }
-    j:commit()
-    j:close()
-    assert.equal("a -> b\n  scanned  2026-12-04 22:02  user-1\n", command.run(folder, { "show", "--receipts" }).out)
+    local function keep(sql)
+      local j = require("runbook.journal").open(folder .. "/state/runbook/runs/hello-1/journal.db")
+      j:later { sql }
+      j:commit()
+      j:close()
+    end
+    keep("INSERT INTO receipt VALUES ('a -> b', 'user-1', 'scanned', '{\"files\":3}', 1796421730)")
+    local function shown()
+      return command.run(folder, { "show", "--receipts" }).out
+    end
+    local scanned = "scanned: both ends were walked afterwards and are the same in names, types, sizes, owners, modes, times, links\n"
+    assert.equal("a -> b\n  scanned  2026-12-04 22:02  user-1\n" .. scanned, shown())
     local records = command.records(command.run(folder, { "show", "--receipts", "--json" }).out)
     assert.same({ "receipt", "user-1", 3 }, { records[2].type, records[2].unit, records[2].data.files })
+    keep("INSERT INTO receipt VALUES ('a -> b', 'J%C3%B6rg%20%FF%0A', 'sent', '{}', 1796421730)")
+    assert.equal("a -> b\n  sent     2026-12-04 22:02  J\u{f6}rg \\xff\\x0a\n  scanned  2026-12-04 22:02  user-1\n"
+      .. "sent: rsync copied it and said that all went well; " .. scanned, shown())
+    records = command.records(command.run(folder, { "show", "--receipts", "--json" }).out)
+    assert.equal("J%C3%B6rg%20%FF%0A", records[2].unit)
   end)
 end)
 

@@ -23,7 +23,7 @@ function show.declare(parser)
   parser:argument "run" :argname "RUN" :args "?" :description "Its name; without: the only open one, else the newest."
   parser:mutex(
     parser:flag "--log" :description "Everything that was shown, with its time.",
-    parser:flag "--receipts" :description "What was proven of each unit.",
+    parser:flag "--receipts" :description "What was proven of each unit. In JSON its name is exact: other bytes than ASCII's as %XX.",
     parser:flag "--follow" :description "What is shown now, until the run ends.")
   parser:flag "--json" :description "The same as JSON, one object a line."
   arguments.declare_places(parser)
@@ -162,6 +162,24 @@ local function summary_records(row)
   end
 end
 
+-- What a level of proof says, from the least on.
+local LEVELS = {
+  { "sent", "rsync copied it and said that all went well" },
+  { "scanned", "both ends were walked afterwards and are the same in names, types, sizes, owners, modes, times, links" },
+  { "left", "left out on purpose (--leave)" },
+}
+
+local function explain_levels(list)
+  local seen, words = {}, {}
+  for _, one in ipairs(list) do
+    seen[one.level] = true
+  end
+  for _, level in ipairs(LEVELS) do
+    words[#words + 1] = seen[level[1]] and ("%s: %s"):format(level[1], level[2]) or nil
+  end
+  return table.concat(words, "; ") .. "\n"
+end
+
 local function receipts(row, as_json)
   local j = require("runbook.store").journal(row.name)
   local list = j:query "SELECT * FROM receipt ORDER BY pair, unit"
@@ -171,6 +189,7 @@ local function receipts(row, as_json)
   elseif #list == 0 then
     output.say(("%s has no receipts yet\n"):format(row.name))
   end
+  local unit_name = require("runbook.copier.record").unit_name
   local pair
   for _, one in ipairs(list) do
     if as_json then
@@ -180,8 +199,11 @@ local function receipts(row, as_json)
         pair = one.pair
         output.result(visible.line(pair) .. "\n")
       end
-      output.result(("  %-8s %s  %s\n"):format(one.level, runs.when(one.at), visible.line(one.unit)))
+      output.result(("  %-8s %s  %s\n"):format(one.level, runs.when(one.at), visible.line(unit_name(one.unit))))
     end
+  end
+  if not as_json and #list > 0 then
+    output.result(explain_levels(list))
   end
 end
 

@@ -21,7 +21,10 @@ local function encode(name)
   return (name:gsub("[^%w_.@|+=:,-]", function(c) return ("%%%02X"):format(c:byte()) end))
 end
 
-local function decode(word)
+--- The name of a unit as it is, from what the journal and the far side keep of it.
+---@param word string
+---@return string
+function record.unit_name(word)
   return (word:gsub("%%(%x%x)", function(h) return string.char(tonumber(h, 16)) end))
 end
 
@@ -60,7 +63,7 @@ function record.read(dir)
   end
   r.empty = r.empty == "yes"
   for word in rest:gmatch("[^\n]+") do
-    r.units[decode(word)] = true
+    r.units[record.unit_name(word)] = true
     r.count = r.count + 1
   end
   return r
@@ -215,7 +218,7 @@ function record.receipts(pair)
   end
   local found = {}
   for _, row in ipairs(j:query("SELECT unit, data FROM receipt WHERE pair = ?", pair.id)) do
-    found[decode(row.unit)] = json.decode(row.data)
+    found[record.unit_name(row.unit)] = json.decode(row.data)
   end
   return found
 end
@@ -243,7 +246,7 @@ function record.foreign(pair, facts, known, source)
   if known and known.source ~= source then
     errors.raise({
       kind = "conflict", code = "EFOREIGN", target = pair.to.place.name,
-      message = ("%s is being filled from another source: %s"):format(tostring(pair.to), decode(known.source)),
+      message = ("%s is being filled from another source: %s"):format(tostring(pair.to), record.unit_name(known.source)),
       hint = "give each source a directory of its own",
     }, 2)
   end
