@@ -19,6 +19,7 @@ function dir_mt.__eq(a, b)
   return a.place == b.place and a.path == b.path
 end
 
+--- A directory at a place; `place:dir(path)` is the same. Nothing is touched.
 ---@param place runbook.Place
 ---@param path string
 ---@return runbook.Dir
@@ -26,6 +27,9 @@ function dir.new(place, path)
   return setmetatable({ place = place, path = #path > 1 and path:gsub("/+$", "") or path }, dir_mt)
 end
 
+--- Is this value a directory?
+---@param value any
+---@return boolean
 function dir.is(value)
   return getmetatable(value) == dir_mt
 end
@@ -51,14 +55,62 @@ function Dir:dir(name)
   return dir.new(self.place, self:join(name))
 end
 
+--- The bytes of a file in it; see `place:read`.
+---@async
+---@param name string
+---@param o? { limit?: integer }
+---@return string
 function Dir:read(name, o) return self.place:read(self:join(name), o) end
+
+--- Write a file in it whole; see `place:write`.
+---@async
+---@param name string
+---@param bytes string|runbook.secret
+---@param o? { mode?: integer|string, owner?: string }
 function Dir:write(name, bytes, o) return self.place:write(self:join(name), bytes, o) end
+
+--- Copy a file of this machine into it; see `place:put`.
+---@async
+---@param from string|{ bytes: string|runbook.secret }
+---@param name string
+---@param o? { mode?: integer|string, owner?: string }
 function Dir:put(from, name, o) return self.place:put(from, self:join(name), o) end
+
+--- Copy a file in it to this machine; see `place:get`.
+---@async
+---@param name string
+---@param to string  a path of this machine
 function Dir:get(name, to) return self.place:get(self:join(name), to) end
+
+--- What a name in it is, or nil when there is none; the directory itself without a name. See `place:stat`.
+---@async
+---@param name? string
+---@param o? { follow?: boolean }  links are not followed by themselves
+---@return table?
 function Dir:stat(name, o) return self.place:stat(self:join(name), o) end
+
+--- Is there such a name in it? Without one: is the directory there?
+---@async
+---@param name? string
+---@return boolean
 function Dir:exists(name) return self.place:exists(self:join(name)) end
+
+--- What is in it, or in a directory of that name in it, sorted by bytes; see `place:list`.
+---@async
+---@param name? string
+---@return { name: string, type: "file"|"directory"|"link"|"special" }[]
 function Dir:list(name) return self.place:list(self:join(name)) end
+
+--- Room where it lies; see `place:space`.
+---@async
+---@param name? string
+---@return table
 function Dir:space(name) return self.place:space(self:join(name)) end
+
+--- The file system it lies on; see `place:mount`.
+---@async
+---@param name? string
+---@return table
 function Dir:mount(name) return self.place:mount(self:join(name)) end
 
 --- See that it is there.
@@ -66,10 +118,16 @@ function Dir:mount(name) return self.place:mount(self:join(name)) end
 ---@param o? { mode?: integer|string, owner?: string }
 function Dir:ensure(o) return self.place:ensure_dir(self.path, o) end
 
---- See that a directory of that name is in it.
+--- See that a directory of that name is in it, with its parents; see `place:ensure_dir`.
+---@async
+---@param name string
+---@param o? { mode?: integer|string, owner?: string }
 function Dir:ensure_dir(name, o) return self.place:ensure_dir(self:join(name), o) end
 
---- Remove a name in it; never the directory itself.
+--- Remove a name in it; never the directory itself. See `place:remove`.
+---@async
+---@param name string
+---@param o? { tree?: boolean }
 function Dir:remove(name, o)
   if name == nil then
     errors.raise({ kind = "usage", message = "dir:remove takes a name in the directory" }, 2)
@@ -78,6 +136,7 @@ function Dir:remove(name, o)
 end
 
 --- Plain data for the journal; `place.open` is the way back.
+---@return table
 function Dir:reference()
   return { kind = "dir", place = self.place:reference(), path = self.path }
 end
