@@ -102,6 +102,7 @@ local special = {
     return { near }
   end,
   ["sqlite.open"] = function() return { folder .. "/new.db", { create = true } } end,
+  ["ssh.login:answer"] = function() return { { "x" } } end,
   ["ssh.connect"] = function() return { { host = "127.0.0.1", port = 1, user = "nobody" } } end,
   ["sqlite.database:run"] = function() return { { "CREATE TABLE t (x)" } } end,
   ["sqlite.database:query"] = function() return { "SELECT 1" } end,
@@ -126,6 +127,12 @@ local make = {
   end,
   ["runbook.core.sqlite.database"] = function()
     return require("runbook.core.sqlite").open(folder .. "/db", { create = true })
+  end,
+  ["runbook.core.ssh.login"] = function()
+    server = server or world.sshd { name = "gate" }
+    return select(5, require("runbook.core.ssh").connect {
+      host = server.address, port = server.port, user = server.user_plain, ask = true, pins = { server.fingerprint },
+    })
   end,
   ["runbook.core.ssh.session"] = function()
     server = server or world.sshd { name = "gate" }

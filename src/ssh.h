@@ -27,8 +27,8 @@ struct ssh_text {
 
 /* A private key: a file, or its bytes.  The certificate is a file beside it. */
 struct ssh_identity {
-	char *path, *certificate;
-	struct ssh_text key, passphrase;
+	char *path, *certificate;	/* certificate: a path; or its text, as in such a file */
+	struct ssh_text key, passphrase, certificate_text;
 };
 
 enum ssh_method { SSH_AGENT, SSH_IDENTITIES, SSH_PASSWORD, SSH_INTERACTIVE, SSH_METHODS };
@@ -42,6 +42,7 @@ struct ssh_options {
 	double timeout;		/* seconds to connect and shake hands, and as many to authenticate */
 	double keepalive;	/* seconds of silence before one asks; three unanswered end the session */
 	bool identities_only;	/* of the agent's keys, those that stand in identities */
+	bool ask;		/* what answers do not hold waits for ssh_connect_answer */
 	enum ssh_method order[SSH_METHODS];
 	size_t order_count;
 	struct ssh_identity *identities;
@@ -69,6 +70,8 @@ struct ssh_failure {
 	char locked[512];	/* the first key file whose passphrase is missing or wrong */
 	struct ssh_prompt *prompts;	/* with EPROMPT: what the server asked and answers did not hold */
 	size_t prompt_count;
+	char said[1024];	/* what it said with that */
+	int attempt;		/* 1; more after wrong answers */
 };
 
 struct ssh_session;
@@ -76,7 +79,8 @@ struct ssh_connect;
 
 /*
  * Takes the options, and the stream when the session is to run over one.  NULL: out of memory,
- * both are freed then too.
+ * both are freed then too.  With options.ask done also comes for each question: answer it (done
+ * comes again then) or free the connect.
  */
 struct ssh_connect *ssh_connect_start(struct ssh_hub *hub, struct ssh_options *o, struct stream *over,
                                       void (*done)(void *arg), void *arg);
@@ -84,6 +88,13 @@ struct ssh_connect *ssh_connect_start(struct ssh_hub *hub, struct ssh_options *o
 struct ssh_session *ssh_connect_session(struct ssh_connect *c);
 const struct ssh_failure *ssh_connect_failure(const struct ssh_connect *c);
 void ssh_connect_free(struct ssh_connect *c);
+
+/* After done: the question it came for (prompts, said, attempt; the rest is not to be read); NULL: it is over. */
+const struct ssh_failure *ssh_connect_question(const struct ssh_connect *c);
+bool ssh_connect_asks(const struct ssh_connect *c);	/* does the server still wait for an answer? */
+/* Takes malloc'ed texts, one for each prompt.  False: it waits no more, and they stay the caller's. */
+bool ssh_connect_answer(struct ssh_connect *c, struct ssh_text *answers, size_t count);
+void ssh_texts_free(struct ssh_text *texts, size_t count);	/* wipes them */
 
 struct ssh_info {
 	const char *host, *user, *address;	/* address: numeric, empty over a stream */

@@ -1,5 +1,5 @@
 /*
- * ssh_auth.c - gets into the server: agent, keys and certificates, password, questions.
+ * ssh_auth.c - gets into the server: agent, keys and certificates; ssh_questions.c has password and questions.
  *
  * A server counts every try and hangs up after a few, so a method is tried only when the server
  * offers it.  After a try the offer may have changed (a key may be the first of two factors), so it
@@ -18,13 +18,11 @@
 
 #define KEY_FILE_MAX (1024 * 1024)
 
-static bool
-dead(const struct ssh_job *j)
+bool
+ssh_job_dead(const struct ssh_job *j)
 {
 	return j->broken != 0 || j->wire->error != 0 || j->wire->reason[0] != '\0';
 }
-
-#define TRIED(j, ...) ssh_list_add((j)->failure.tried, sizeof (j)->failure.tried, __VA_ARGS__)
 
 /* Fetches what the server offers.  True when that alone let us in. */
 static bool
@@ -61,19 +59,19 @@ in_list(const char *list, const char *word)
 	return false;
 }
 
-static bool
-offered(struct ssh_job *j, const char *method)
+bool
+ssh_job_offers(struct ssh_job *j, const char *method)
 {
 	if (in_list(j->failure.offered, method))
 		return true;
-	if (j->failure.tried[0] == '\0' || dead(j))
+	if (j->failure.tried[0] == '\0' || ssh_job_dead(j))
 		return false;
 	ask_offer(j);
 	return in_list(j->failure.offered, method);
 }
 
-static bool
-let_in(struct ssh_job *j, int rc, const char *how)
+bool
+ssh_job_let_in(struct ssh_job *j, int rc, const char *how)
 {
 	if (rc == 0)
 		snprintf(j->method, sizeof j->method, "%.*s", (int)sizeof j->method - 1, how);
@@ -186,7 +184,7 @@ try_agent_keys(struct ssh_job *j, struct ssh_agent *agent)
 	size_t offers = 0, refusals = 0;
 	int rc;
 
-	for (size_t i = 0; i < ssh_agent_count(agent) && !dead(j); i++) {
+	for (size_t i = 0; i < ssh_agent_count(agent) && !ssh_job_dead(j); i++) {
 		struct signer s = { agent, ssh_agent_key(agent, i), false };
 		void *abstract = &s;
 
@@ -196,15 +194,15 @@ try_agent_keys(struct ssh_job *j, struct ssh_agent *agent)
 			rc = libssh2_userauth_publickey(j->lib, j->o->user, s.key->blob, s.key->length, agent_signs,
 			                                &abstract);
 		while (ssh_job_again(j, rc));
-		if (let_in(j, rc, "agent"))
+		if (ssh_job_let_in(j, rc, "agent"))
 			return true;
 		offers++;
 		refusals += s.refused;
 	}
 	if (refusals > 0)
-		TRIED(j, "agent (%zu keys, of which it did not sign with %zu)", offers, refusals);
+		SSH_TRIED(j, "agent (%zu keys, of which it did not sign with %zu)", offers, refusals);
 	else
-		TRIED(j, "agent (%zu keys of %zu)", offers, ssh_agent_count(agent));
+		SSH_TRIED(j, "agent (%zu keys of %zu)", offers, ssh_agent_count(agent));
 	return false;
 }
 
@@ -215,10 +213,10 @@ try_agent(struct ssh_job *j)
 	struct ssh_agent *agent;
 	bool in;
 
-	if (j->o->agent == NULL || !offered(j, "publickey"))
+	if (j->o->agent == NULL || !ssh_job_offers(j, "publickey"))
 		return false;
 	if ((agent = ssh_agent_open(j->o->agent, j->deadline, why, sizeof why)) == NULL) {
-		TRIED(j, "%s", why);
+		SSH_TRIED(j, "%s", why);
 		return false;
 	}
 	in = try_agent_keys(j, agent);
@@ -259,32 +257,36 @@ try_key(struct ssh_job *j, const struct ssh_identity *id, const char *key, size_
 {
 	const char *name = id->path != NULL ? id->path : "key from memory";
 	size_t public_length = 0;
-	char *public = NULL;
+	bool certified = id->certificate != NULL || id->certificate_text.bytes != NULL;
+	char *file = NULL;
 	int rc;
 
 	if (is_encrypted(key, length) && id->passphrase.bytes == NULL) {
 		note_locked(j, id);
-		TRIED(j, "%s (needs its passphrase)", name);
+		SSH_TRIED(j, "%s (needs its passphrase)", name);
 		return false;
 	}
-	if (id->certificate != NULL && (public = read_file(id->certificate, &public_length)) == NULL) {
-		TRIED(j, "%s (%s)", id->certificate, strerror(errno));
+	if (id->certificate != NULL && (file = read_file(id->certificate, &public_length)) == NULL) {
+		SSH_TRIED(j, "%s (%s)", id->certificate, strerror(errno));
 		return false;
 	}
+	if (file == NULL)
+		public_length = id->certificate_text.length;
 	do
-		rc = libssh2_userauth_publickey_frommemory(j->lib, j->o->user, strlen(j->o->user), public, public_length,
+		rc = libssh2_userauth_publickey_frommemory(j->lib, j->o->user, strlen(j->o->user),
+		                                           file != NULL ? file : id->certificate_text.bytes, public_length,
 		                                           key, length, id->passphrase.bytes);
 	while (ssh_job_again(j, rc));
-	free(public);
-	if (let_in(j, rc, name))
+	free(file);
+	if (ssh_job_let_in(j, rc, name))
 		return true;
 	if (rc == LIBSSH2_ERROR_AUTHENTICATION_FAILED || rc == LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED) {
-		TRIED(j, "%s", name);
-	} else if (is_encrypted(key, length) && !dead(j)) {
+		SSH_TRIED(j, "%s%s", name, certified ? " with its certificate" : "");
+	} else if (is_encrypted(key, length) && !ssh_job_dead(j)) {
 		note_locked(j, id);
-		TRIED(j, "%s (wrong passphrase)", name);
+		SSH_TRIED(j, "%s (wrong passphrase)", name);
 	} else {
-		TRIED(j, "%s (%s)", name, dead(j) ? "cut off" : "not a private key that can be read");
+		SSH_TRIED(j, "%s (%s)", name, ssh_job_dead(j) ? "cut off" : "not a private key that can be read");
 	}
 	return false;
 }
@@ -292,13 +294,13 @@ try_key(struct ssh_job *j, const struct ssh_identity *id, const char *key, size_
 static bool
 try_identities(struct ssh_job *j)
 {
-	for (size_t i = 0; i < j->o->identity_count && !dead(j); i++) {
+	for (size_t i = 0; i < j->o->identity_count && !ssh_job_dead(j); i++) {
 		const struct ssh_identity *id = &j->o->identities[i];
 		size_t length;
 		char *key;
 		bool in;
 
-		if (!offered(j, "publickey"))
+		if (!ssh_job_offers(j, "publickey"))
 			return false;
 		if (id->key.bytes != NULL) {
 			in = try_key(j, id, id->key.bytes, id->key.length);
@@ -307,120 +309,12 @@ try_identities(struct ssh_job *j)
 			OPENSSL_cleanse(key, length);
 			free(key);
 		} else {
-			TRIED(j, "%s (%s)", id->path, strerror(errno));
+			SSH_TRIED(j, "%s (%s)", id->path, strerror(errno));
 			in = false;
 		}
 		if (in)
 			return true;
 	}
-	return false;
-}
-
-static void
-note_prompt(struct ssh_failure *f, const LIBSSH2_USERAUTH_KBDINT_PROMPT *prompt)
-{
-	struct ssh_prompt *more = realloc(f->prompts, (f->prompt_count + 1) * sizeof *more);
-
-	if (more == NULL)
-		return;
-	f->prompts = more;
-	more[f->prompt_count].text = strndup((const char *)prompt->text, prompt->length);
-	more[f->prompt_count].echo = prompt->echo != 0;
-	if (more[f->prompt_count].text != NULL)
-		f->prompt_count++;
-}
-
-static const struct ssh_text *
-next_answer(struct ssh_job *j, const LIBSSH2_USERAUTH_KBDINT_PROMPT *prompt, int prompts)
-{
-	const struct ssh_options *o = j->o;
-
-	if (j->password_only)
-		return prompts == 1 && !prompt->echo && j->answered++ == 0 ? &o->password : NULL;
-	return j->answered < o->answer_count ? &o->answers[j->answered++] : NULL;
-}
-
-/* libssh2 frees it, with free(). */
-static void
-give_answer(LIBSSH2_USERAUTH_KBDINT_RESPONSE *response, const struct ssh_text *answer)
-{
-	size_t length = answer != NULL ? answer->length : 0;
-
-	response->text = malloc(length + 1);
-	response->length = response->text != NULL ? (unsigned)length : 0;
-	if (response->length > 0)
-		memcpy(response->text, answer->bytes, length);
-}
-
-static LIBSSH2_USERAUTH_KBDINT_RESPONSE_FUNC(answer_prompts)
-{
-	struct ssh_job *j = ((struct wire *)*abstract)->owner;
-
-	(void)name;
-	(void)name_len;
-	(void)instruction;
-	(void)instruction_len;
-	for (int i = 0; i < num_prompts; i++) {
-		const struct ssh_text *answer = next_answer(j, &prompts[i], num_prompts);
-
-		if (answer == NULL && !j->password_only)
-			note_prompt(&j->failure, &prompts[i]);
-		give_answer(&responses[i], answer);
-	}
-}
-
-static bool
-ask_interactively(struct ssh_job *j, bool password)
-{
-	const char *user = j->o->user;
-	int rc;
-
-	j->answered = 0;
-	j->password_only = password;
-	do
-		rc = libssh2_userauth_keyboard_interactive_ex(j->lib, user, (unsigned)strlen(user), answer_prompts);
-	while (ssh_job_again(j, rc));
-	return let_in(j, rc, password ? "password" : "keyboard-interactive");
-}
-
-/* Many servers ask for the password as a question only; one hidden question is taken for it. */
-static bool
-try_password(struct ssh_job *j)
-{
-	const struct ssh_options *o = j->o;
-	int rc;
-
-	if (o->password.bytes == NULL)
-		return false;
-	if (offered(j, "password")) {
-		do
-			rc = libssh2_userauth_password_ex(j->lib, o->user, (unsigned)strlen(o->user), o->password.bytes,
-			                                  (unsigned)o->password.length, NULL);
-		while (ssh_job_again(j, rc));
-		if (let_in(j, rc, "password"))
-			return true;
-		TRIED(j, rc == LIBSSH2_ERROR_PASSWORD_EXPIRED ? "password (it has expired)" : "password");
-		return false;
-	}
-	if (o->answer_count > 0 || !offered(j, "keyboard-interactive"))
-		return false;
-	if (ask_interactively(j, true))
-		return true;
-	TRIED(j, "password, as an answer");
-	return false;
-}
-
-static bool
-try_interactive(struct ssh_job *j)
-{
-	if (!offered(j, "keyboard-interactive"))
-		return false;
-	if (ask_interactively(j, false))
-		return true;
-	if (j->failure.prompt_count > 0)
-		ssh_failure_set(&j->failure, "EPROMPT", "%s asks: %s", j->o->host, j->failure.prompts[0].text);
-	else
-		TRIED(j, "keyboard-interactive");
 	return false;
 }
 
@@ -433,9 +327,9 @@ try_method(struct ssh_job *j, enum ssh_method m)
 	case SSH_IDENTITIES:
 		return try_identities(j);
 	case SSH_PASSWORD:
-		return try_password(j);
+		return ssh_job_try_password(j);
 	default:
-		return try_interactive(j);
+		return ssh_job_try_questions(j);
 	}
 }
 
@@ -445,7 +339,7 @@ refused(struct ssh_job *j)
 	struct ssh_failure *f = &j->failure;
 	const char *tried = f->tried[0] != '\0' ? f->tried : "nothing: there is no key, agent or password to try";
 
-	if (!dead(j))
+	if (!ssh_job_dead(j))
 		ask_offer(j);
 	if (j->broken == ETIMEDOUT)
 		ssh_failure_set(f, "EHANDSHAKE", "%s did not finish the authentication of %s within %g s; tried: %s",
@@ -453,7 +347,7 @@ refused(struct ssh_job *j)
 	else if (j->wire->reason[0] != '\0')
 		ssh_failure_set(f, "EAUTH", "%s hung up on %s: %s; tried: %s", j->o->host, j->o->user, j->wire->reason,
 		                tried);
-	else if (dead(j))
+	else if (ssh_job_dead(j))
 		ssh_failure_set(f, "EHANDSHAKE", "%s: connection broken during the authentication of %s; tried: %s",
 		                j->o->host, j->o->user, tried);
 	else
@@ -465,11 +359,13 @@ void
 ssh_job_authenticate(struct ssh_job *j)
 {
 	if (ask_offer(j)) {
-		let_in(j, 0, "none");
+		ssh_job_let_in(j, 0, "none");
 		return;
 	}
-	for (size_t i = 0; i < j->o->order_count && !dead(j) && j->failure.code == NULL; i++)
+	for (size_t i = 0; i < j->o->order_count && !ssh_job_dead(j) && j->failure.code == NULL; i++)
 		if (try_method(j, j->o->order[i]))
 			return;
+	if (ssh_job_ask_password(j))
+		return;
 	refused(j);
 }

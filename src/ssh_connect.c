@@ -113,6 +113,15 @@ shook_hands(struct ssh_job *j, void *arg)
 	report(c);
 }
 
+static void
+asks(struct ssh_job *j, void *arg)
+{
+	struct ssh_connect *c = arg;
+
+	(void)j;
+	c->done(c->arg);
+}
+
 /* The connection stands: the rest is a thread's. */
 static void
 hand_over(struct ssh_connect *c)
@@ -131,6 +140,7 @@ hand_over(struct ssh_connect *c)
 	}
 	c->fd = -1;
 	c->o = NULL;
+	c->job->asks = asks;
 	ssh_hub_submit(c->hub, c->job);
 }
 
@@ -366,6 +376,24 @@ const struct ssh_failure *
 ssh_connect_failure(const struct ssh_connect *c)
 {
 	return &c->failure;
+}
+
+const struct ssh_failure *
+ssh_connect_question(const struct ssh_connect *c)
+{
+	return c->job != NULL ? &c->job->failure : NULL;
+}
+
+bool
+ssh_connect_asks(const struct ssh_connect *c)
+{
+	return c->job != NULL && ssh_hub_asks(c->hub, c->job);
+}
+
+bool
+ssh_connect_answer(struct ssh_connect *c, struct ssh_text *answers, size_t count)
+{
+	return c->job != NULL && ssh_hub_answer(c->hub, c->job, answers, count);
 }
 
 static void

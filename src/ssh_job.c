@@ -1,4 +1,6 @@
 /* ssh_job.c - the threads that shake hands and authenticate, and the jobs they do. */
+#include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -12,6 +14,8 @@
 #include "ssh_job.h"
 
 #define THREADS 16
+#define ASK_SLICE_MS 100	/* how soon an answer, or the server's hanging up, is noticed */
+#define ANSWERED_MS 60000	/* after an answer: somebody may have to approve on a phone, too */
 
 struct ssh_hub {
 	uv_loop_t *loop;
@@ -57,6 +61,14 @@ text_wipe(struct ssh_text *t)
 	free(t->bytes);
 }
 
+void
+ssh_texts_free(struct ssh_text *texts, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		text_wipe(&texts[i]);
+	free(texts);
+}
+
 static void
 strings_free(char **list, size_t count)
 {
@@ -75,11 +87,10 @@ ssh_options_free(struct ssh_options *o)
 		free(o->identities[i].certificate);
 		text_wipe(&o->identities[i].key);
 		text_wipe(&o->identities[i].passphrase);
+		text_wipe(&o->identities[i].certificate_text);
 	}
 	free(o->identities);
-	for (size_t i = 0; i < o->answer_count; i++)
-		text_wipe(&o->answers[i]);
-	free(o->answers);
+	ssh_texts_free(o->answers, o->answer_count);
 	text_wipe(&o->password);
 	strings_free(o->known_hosts, o->known_hosts_count);
 	strings_free(o->pins, o->pin_count);
@@ -104,11 +115,20 @@ ssh_failure_set(struct ssh_failure *f, const char *code, const char *format, ...
 }
 
 void
-ssh_failure_fini(struct ssh_failure *f)
+ssh_failure_forget_prompts(struct ssh_failure *f)
 {
 	for (size_t i = 0; i < f->prompt_count; i++)
 		free(f->prompts[i].text);
 	free(f->prompts);
+	f->prompts = NULL;
+	f->prompt_count = 0;
+	f->said[0] = '\0';
+}
+
+void
+ssh_failure_fini(struct ssh_failure *f)
+{
+	ssh_failure_forget_prompts(f);
 	free(f->key);
 	memset(f, 0, sizeof *f);
 }
@@ -154,8 +174,17 @@ ssh_job_free(struct ssh_job *j)
 	}
 	wire_free(j->wire);
 	ssh_options_free(j->o);
+	ssh_job_forget_given(j);
 	ssh_failure_fini(&j->failure);
 	free(j);
+}
+
+void
+ssh_job_forget_given(struct ssh_job *j)
+{
+	ssh_texts_free(j->given, j->given_count);
+	j->given = NULL;
+	j->given_count = 0;
 }
 
 bool
@@ -229,6 +258,69 @@ running_remove(struct ssh_hub *hub, struct ssh_job *j)
 	j->next = NULL;
 }
 
+/* Under the mutex.  A question nobody waits for any more is withdrawn. */
+static enum ssh_asking
+look_for_answer(struct ssh_hub *hub, struct ssh_job *j, bool hung_up)
+{
+	enum ssh_asking now = j->asking;
+
+	if (now == ASKING_ANSWERED || hung_up || j->abandoned || hub->closed)
+		j->asking = ASKING_NOTHING;
+	return now == ASKING_ANSWERED ? now : j->asking;
+}
+
+bool
+ssh_job_ask(struct ssh_job *j)
+{
+	struct pollfd p = { .fd = j->wire->fd, .events = POLLRDHUP };
+	uint64_t allowed = (uint64_t)(j->o->timeout * 1000);
+	enum ssh_asking now = ASKING_POSTED;
+	bool hung_up = false;
+
+	pthread_mutex_lock(&j->hub->mutex);
+	j->asking = ASKING_POSTED;
+	if (!j->hub->closed)
+		uv_async_send(&j->hub->async);
+	pthread_mutex_unlock(&j->hub->mutex);
+	while (now == ASKING_POSTED || now == ASKING_SHOWN) {
+		hung_up = poll(&p, 1, ASK_SLICE_MS) > 0;
+		pthread_mutex_lock(&j->hub->mutex);
+		now = look_for_answer(j->hub, j, hung_up);
+		pthread_mutex_unlock(&j->hub->mutex);
+	}
+	if (hung_up && now == ASKING_NOTHING)
+		ssh_failure_set(&j->failure, "EPROMPT", "%s hung up before it was answered: %s", j->o->host,
+		                j->failure.prompt_count > 0 ? j->failure.prompts[0].text : "?");
+	j->deadline = wire_now_ms() + (allowed > ANSWERED_MS ? allowed : ANSWERED_MS);
+	return now == ASKING_ANSWERED;
+}
+
+bool
+ssh_hub_asks(struct ssh_hub *hub, const struct ssh_job *j)
+{
+	bool asks;
+
+	pthread_mutex_lock(&hub->mutex);
+	asks = !hub->closed && j->asking == ASKING_SHOWN;	/* a closed hub has freed the job */
+	pthread_mutex_unlock(&hub->mutex);
+	return asks;
+}
+
+bool
+ssh_hub_answer(struct ssh_hub *hub, struct ssh_job *j, struct ssh_text *answers, size_t count)
+{
+	bool asks;
+
+	pthread_mutex_lock(&hub->mutex);
+	if ((asks = !hub->closed && j->asking == ASKING_SHOWN)) {
+		j->given = answers;
+		j->given_count = count;
+		j->asking = ASKING_ANSWERED;
+	}
+	pthread_mutex_unlock(&hub->mutex);
+	return asks;
+}
+
 /* Does jobs until none is left.  The mutex is free only while a job runs. */
 static void *
 work(void *arg)
@@ -267,12 +359,29 @@ settled(struct ssh_hub *hub)
 		uv_unref((uv_handle_t *)&hub->async);
 }
 
+static struct ssh_job *
+next_question(struct ssh_hub *hub)
+{
+	struct ssh_job *j;
+
+	pthread_mutex_lock(&hub->mutex);
+	for (j = hub->running; j != NULL; j = j->next)
+		if (j->asking == ASKING_POSTED && !j->abandoned)
+			break;
+	if (j != NULL)
+		j->asking = ASKING_SHOWN;
+	pthread_mutex_unlock(&hub->mutex);
+	return j;
+}
+
 static void
 collect(uv_async_t *async)
 {
 	struct ssh_hub *hub = async->data;
 	struct ssh_job *j;
 
+	while ((j = next_question(hub)) != NULL)
+		j->asks(j, j->arg);
 	for (;;) {
 		pthread_mutex_lock(&hub->mutex);
 		if ((j = hub->finished) != NULL)
@@ -331,6 +440,7 @@ ssh_hub_submit(struct ssh_hub *hub, struct ssh_job *j)
 {
 	if (hub->waiting++ == 0)
 		uv_ref((uv_handle_t *)&hub->async);
+	j->hub = hub;
 	pthread_mutex_lock(&hub->mutex);
 	j->next = NULL;
 	*hub->queue_end = j;

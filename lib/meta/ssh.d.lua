@@ -9,7 +9,8 @@ local ssh = {}
 ---@class runbook.core.ssh.identity
 ---@field path? string         a private key; or
 ---@field key? string|runbook.secret  its bytes
----@field certificate? string  the path of its certificate (`-cert.pub`)
+---@field certificate? string  the path of its certificate (`-cert.pub`); or
+---@field certificate_text? string|runbook.secret  what stands in such a file
 ---@field passphrase? string|runbook.secret
 
 ---@class runbook.core.ssh.options
@@ -22,6 +23,7 @@ local ssh = {}
 ---@field identities_only? boolean  of the agent's keys only those whose public half stands beside an identity
 ---@field password? string|runbook.secret
 ---@field answers? (string|runbook.secret)[]  to the server's questions, in order
+---@field ask? boolean         what these do not hold is a question to the caller, who has a `login` then
 ---@field order? ("agent"|"identities"|"password"|"keyboard-interactive")[]  the usual order is this
 ---@field known_hosts? string[]  files
 ---@field pins? string[]        "SHA256:..." or "ssh-ed25519 AAAA..."; these decide then, and no file but by @revoked
@@ -37,9 +39,12 @@ local ssh = {}
 ---@field tried? string        in words
 ---@field offered? string      methods the server still takes
 ---@field locked? string       a key file whose passphrase is missing or wrong
----@field prompts? { text: string, echo: boolean }[]  with EPROMPT: connect again with `answers` to these
+---@field prompts? { text: string, echo: boolean }[]  with EPROMPT: what the server asked
+---@field said? string         what it said with that
+---@field attempt? integer     with a login: 1, and more after wrong answers
 
---- Connect and get in.
+--- Connect and get in. Questions that `answers` do not hold end it, with EPROMPT; with `ask` they only interrupt it, and
+--- `login:answer` goes on.
 ---
 ---Permit: read
 ---@async
@@ -48,7 +53,30 @@ local ssh = {}
 ---@return string? message
 ---@return string? code
 ---@return runbook.core.ssh.details? details
+---@return runbook.core.ssh.login? login
 function ssh.connect(options) end
+
+---@class runbook.core.ssh.login
+local login = {}
+
+--- Answer what was asked, a text for each prompt, and go on.
+---
+---Permit: read
+---@async
+---@param answers (string|runbook.secret)[]
+---@return runbook.core.ssh.session? session
+---@return string? message
+---@return string? code
+---@return runbook.core.ssh.details? details
+---@return runbook.core.ssh.login? login  it asks something else, or the same again
+function login:answer(answers) end
+
+--- Hang up at once.
+function login:close() end
+
+--- Servers do not wait for ever.
+---@return boolean waiting  it would still take an answer
+function login:waiting() end
 
 ---@class runbook.core.ssh.session
 local session = {}

@@ -5,21 +5,24 @@
 
 local human = require "runbook.human"
 local redaction = require "runbook.redaction"
+local task = require "runbook.core.task"
 local visible = require "runbook.visible"
 
 local ask = {}
 
 ---@class runbook.ask.way
 ---@field write fun(text: string)
----@field read async fun(prompt: string, echo: boolean): string?  nil: the input has ended
+---@field read async fun(prompt: string, echo: boolean, secret_name: string?): string|runbook.secret|nil  nil: the input has ended
 ---@field width fun(): integer
 ---@field now fun(): number
 ---@field screen? runbook.Screen  holds its living lines while somebody thinks
 ---@field yes? boolean  `--yes`: simple questions are answered
 
 local way ---@type runbook.ask.way?
+local taken -- by whom, while somebody is asked
 
 local TRIES = 3
+local POLL = 0.05
 
 --- Say how people are asked; nil: not at all.
 ---@param how runbook.ask.way?
@@ -37,17 +40,35 @@ local function clean(text)
   return visible.text(redaction.text(tostring(text)))
 end
 
--- Calls fn with the screen out of the way, however fn ends.
-local function held(fn)
-  assert(way, "ask.available() is false")
-  if way.screen then
-    way.screen:hold()
+--- Is somebody being asked something just now?
+---@return boolean
+function ask.busy()
+  return taken ~= nil
+end
+
+--- Wait until nobody is asked anything, and keep others from asking until it is closed.
+---@async
+---@return table turn
+function ask.turn()
+  while taken do
+    task.sleep(POLL)
   end
-  local _ <close> = setmetatable({}, { __close = function()
-    if way.screen then
-      way.screen:release()
+  taken = setmetatable({}, { __close = function() taken = nil end })
+  return taken
+end
+
+-- Calls fn with the screen out of the way, however fn ends.
+local function held(fn, turn)
+  local own <close> = not turn and ask.turn() or nil -- luacheck: ignore 211
+  assert(way, "ask.available() is false")
+  local screen <close> = setmetatable({ of = way.screen }, { __close = function(s)
+    if s.of then
+      s.of:release()
     end
   end })
+  if screen.of then
+    screen.of:hold()
+  end
   return fn()
 end
 
@@ -178,6 +199,40 @@ function ask.choice(o)
     end
     return nil
   end)
+end
+
+local function login_heading(o)
+  if (o.attempt or 1) > 1 then
+    return ("   %s did not take that. Once more:"):format(clean(o.host))
+  end
+  return ("   %s%s asks, before it lets %s in:"):format(clean(o.host), o.lost and " was lost, and" or "", clean(o.user))
+end
+
+--- What a server wants to know while somebody logs in, one question after the other. The answers are secrets.
+---@async
+---@param o { host: string, user: string, prompts: { text: string, echo: boolean }[], said?: string, attempt?: integer, lost?: boolean, turn?: table }
+---@return runbook.secret[]? answers  nil: the input has ended
+function ask.login(o)
+  return held(function()
+    local lines = { login_heading(o) }
+    for line in (o.said or ""):gmatch "[^\r\n]+" do
+      lines[#lines + 1] = "   " .. clean(line)
+    end
+    say(lines)
+    local answers = {}
+    for i, prompt in ipairs(o.prompts) do
+      local above, text = prompt.text:match "^(.-)([^\n]*)%s*$" -- sshd puts what else PAM says before the question
+      for line in above:gmatch "[^\r\n]+" do
+        say { "   " .. clean(line) }
+      end
+      local answer = way.read(("   %s "):format(visible.line(text:gsub("%s+$", ""))), prompt.echo, "answer for " .. o.host)
+      if answer == nil then
+        return nil
+      end
+      answers[i] = answer
+    end
+    return answers
+  end, o.turn)
 end
 
 --- The value of a parameter that was given nowhere.

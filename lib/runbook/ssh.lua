@@ -6,14 +6,17 @@
 --- ssh_config is honoured (jump hosts, keys, agents, ports); nothing is connected before the first command. Sessions are
 --- kept and shared. A host key must be known: pinned with `host_key`, or in known_hosts.
 
+local certificate = require "runbook.ssh.certificate"
 local config = require "runbook.ssh.config"
 local core = require "runbook.core.ssh"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
+local login = require "runbook.ssh.login"
 local options = require "runbook.options"
 local place = require "runbook.place"
 local pool = require "runbook.ssh.pool"
 local process = require "runbook.core.process"
+local refusal = require "runbook.ssh.refusal"
 local secret = require "runbook.secret"
 local shell = require "runbook.shell"
 
@@ -33,8 +36,9 @@ local check_host = options.declare("ssh.host", {
   host_key = { "string|table", "the host key's fingerprint, `SHA256:...`, or several", optional = true },
   identity = { "any", "a key file, or a secret with a key", optional = true },
   passphrase = { "any", "a secret, of `identity`", optional = true },
+  certificate = { "any", "of `identity`: a file, or the text of one; without it the `-cert.pub` beside the key", optional = true },
   password = { "any", "a secret", optional = true },
-  answers = { "table", "secrets, for what the server asks (keyboard-interactive)", optional = true },
+  answers = { "table", "secrets, for what the server asks, in order; a person is asked the others", optional = true },
   jump = { "string", "hosts to go through, instead of ssh_config's ProxyJump", optional = true },
   config = { "string", "an ssh_config file instead of the usual ones", optional = true },
   known_hosts = { "string", "a file instead of the usual ones", optional = true },
@@ -48,54 +52,11 @@ local check_host = options.declare("ssh.host", {
 -- Options that make two places use the same connections.
 local function pool_key(o)
   local parts = {}
-  for _, field in ipairs { "host", "user", "port", "jump", "config", "known_hosts", "identity" } do
+  for _, field in ipairs { "host", "user", "port", "jump", "config", "known_hosts", "identity", "certificate" } do
     parts[#parts + 1] = field .. "=" .. tostring(o[field] or "")
   end
   local pins = type(o.host_key) == "table" and table.concat(o.host_key, ",") or o.host_key or ""
   return table.concat(parts, "\0") .. "\0" .. pins
-end
-
-local function key_kind(details)
-  return (details.key_type or ""):gsub("^ssh%-", ""):gsub("^ecdsa%-sha2.*", "ecdsa"):gsub("^rsa%-sha2.*", "rsa")
-end
-
-local function unknown_host(name, details, written_at)
-  local kind = key_kind(details)
-  return {
-    message = table.concat({
-      name .. ": I have never met this server.",
-      ("  It says   %s %s"):format(kind:upper(), details.fingerprint),
-      ("  Compare   on its console: ssh-keygen -lf /etc/ssh/ssh_host_%s_key.pub"):format(kind),
-      "  Then      host_key: " .. details.fingerprint .. (written_at and "      " .. written_at or ""),
-    }, "\n"),
-    hint = ("host_key: %s"):format(details.fingerprint),
-  }
-end
-
-local function changed_host(name, details)
-  return {
-    message = ("%s: this is not the server it was: its host key is %s %s now%s"):format(name, key_kind(details):upper(),
-      details.fingerprint, details.known_at and ", and " .. details.known_at .. " has another" or ", not the one that was pinned"),
-    hint = "somebody may be in between; only when the change is known to be right, correct the pin or that line",
-  }
-end
-
--- What the connecting engine found out, as an error value for people.
-local function connect_failure(o, message, code, details)
-  local name = o.name or o.host
-  details = details or {}
-  local e = { message = message }
-  if code == "EHOSTKEY_UNKNOWN" then
-    e = unknown_host(name, details, o.written_at)
-  elseif code == "EHOSTKEY_CHANGED" then
-    e = changed_host(name, details)
-  elseif code == "EAUTH" or code == "EPROMPT" then
-    e.hint = details.locked and "load the key into an agent: ssh-add " .. details.locked
-      or ("see what ssh says: ssh -v %s true"):format(name)
-  end
-  e.kind, e.code, e.target = errors.kind(code), code, name
-  e.fingerprint, e.known_at, e.host_key = details.fingerprint, details.known_at, details.key
-  return e
 end
 
 local function pins_of(o)
@@ -106,12 +67,23 @@ local function pins_of(o)
 end
 
 local function identities_of(o, c)
-  if type(o.identity) == "string" then
-    return { { path = config.expand(o.identity, c), passphrase = o.passphrase } }
-  elseif o.identity then
-    return { { key = o.identity, passphrase = o.passphrase } }
+  if not o.identity then
+    return config.identities(c)
   end
-  return config.identities(c)
+  local id = { passphrase = o.passphrase }
+  if type(o.identity) == "string" then
+    id.path = config.expand(o.identity, c)
+  else
+    id.key = o.identity
+  end
+  if secret.is(o.certificate) or certificate.is_text(o.certificate) then
+    id.certificate_text = o.certificate
+  elseif o.certificate then
+    id.certificate = config.expand(o.certificate, c)
+  elseif id.path then
+    return config.with_certificate(id)
+  end
+  return { id }
 end
 
 local function host_of_jump(text)
@@ -159,25 +131,45 @@ local function said_by(carrier)
   end
 end
 
-local function connect(o)
-  secret.ready_all(o.identity, o.passphrase, o.password, o.answers)
-  local c = config.of(o)
-  local stream, carrier
+-- A stream to the server where it is not simply reached, and the program that is behind it.
+local function way_to(o, c)
   local jump = o.jump or c.proxyjump
   if jump then
-    stream = through_jump(o, c, jump)
+    return through_jump(o, c, jump)
   elseif c.proxycommand then
-    stream, carrier = through_command(c, c.proxycommand)
+    return through_command(c, c.proxycommand)
   end
-  local session, message, code, details = core.connect {
-    host = c.hostname, port = math.tointeger(tonumber(c.port)), user = c.user, alias = c.hostkeyalias,
-    stream = stream, timeout = o.timeout, keepalive = o.keepalive,
-    known_hosts = o.known_hosts and { o.known_hosts } or config.known_hosts(c), pins = pins_of(o),
-    identities = identities_of(o, c), identities_only = o.identity ~= nil or c.identitiesonly == "yes", agent = config.agent(c),
-    password = o.password, answers = o.answers,
-  }
-  if not session then
-    errors.raise(connect_failure(o, message .. (said_by(carrier) or ""), code, details))
+end
+
+-- A session, and the program behind its stream. `shared`: the pool it is for, which keeps the password that was typed.
+local function connect(o, shared)
+  secret.ready_all(o.identity, o.passphrase, o.certificate, o.password, o.answers)
+  local c = config.of(o)
+  local identities = identities_of(o, c)
+  local carrier
+  local function try(may_ask)
+    local stream
+    stream, carrier = way_to(o, c)
+    return core.connect {
+      host = c.hostname, port = math.tointeger(tonumber(c.port)), user = c.user, alias = c.hostkeyalias,
+      stream = stream, timeout = o.timeout, keepalive = o.keepalive,
+      known_hosts = o.known_hosts and { o.known_hosts } or config.known_hosts(c), pins = pins_of(o),
+      identities = identities, identities_only = o.identity ~= nil or c.identitiesonly == "yes", agent = config.agent(c),
+      password = o.password or shared.typed, answers = o.answers, ask = may_ask,
+    }
+  end
+  local silent = c.batchmode == "yes"
+  local session, message, code, details, typed = login.enter(try, {
+    host = o.name or o.host, user = c.user, lost = shared.reached, silent = silent,
+    needless = function() return shared.narrow and #shared.connections > 0 end,
+  })
+  if not session and code then
+    shared.typed = nil
+    errors.raise(refusal.error(o, message .. (said_by(carrier) or ""), code, details,
+      { user = c.user, identities = identities, silent = silent }))
+  elseif session and typed then
+    shared.narrow = true -- nobody wants to answer again for each connection
+    shared.typed = not o.password and session:info().method == "password" and typed[1] or nil
   end
   return session, carrier
 end
@@ -186,11 +178,16 @@ local function pool_of(o)
   local key = pool_key(o)
   if not pools[key] then
     local carriers = setmetatable({}, { __mode = "k" }) -- a ProxyCommand lives as long as the session over it
-    pools[key] = pool.new(function()
-      local session, carrier = connect(o)
-      carriers[session] = carrier
+    pools[key] = pool.new(function(shared)
+      local session, carrier = connect(shared.options, shared)
+      if session then
+        carriers[session] = carrier
+      end
       return session
     end)
+    pools[key].options = o
+  elseif o.password or o.answers or o.passphrase then
+    pools[key].options = o -- one from a reference, which holds no secrets, may have been first
   end
   return pools[key]
 end
@@ -283,6 +280,7 @@ function Backend:reference()
   return {
     kind = "ssh", host = o.host, user = o.user, port = o.port, host_key = o.host_key, jump = o.jump, config = o.config,
     known_hosts = o.known_hosts, identity = type(o.identity) == "string" and o.identity or nil,
+    certificate = type(o.certificate) == "string" and o.certificate or nil,
     seen_from_target = o.seen_from_target, name = o.name,
   }
 end
@@ -296,6 +294,9 @@ function ssh.host(o)
   o[1] = nil
   if type(o.host) ~= "string" or o.host == "" then
     errors.raise({ kind = "usage", message = 'ssh.host: which one? as in ssh.host { "nfs-old" }' }, 2)
+  end
+  if o.certificate and not o.identity then
+    errors.raise({ kind = "usage", message = "ssh.host: `certificate`: of which key? `identity` says it" }, 2)
   end
   local user, rest = o.host:match "^([^@]+)@(.+)$"
   if user then

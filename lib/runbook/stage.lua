@@ -35,9 +35,9 @@ local function open_questions(args, the_screen, out)
   ask.use {
     write = function(text) out:write(text) end, now = time.utc, screen = the_screen, yes = args.yes,
     width = function() return output.width "stderr" end,
-    read = function(prompt, echo)
+    read = function(prompt, echo, secret_name)
       out:drained() -- the prompt goes another way, and would come before what explains it
-      return terminal.ask { prompt = prompt, echo = echo }
+      return terminal.ask { prompt = prompt, echo = echo, secret = secret_name }
     end,
   }
 end

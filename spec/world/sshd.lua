@@ -97,12 +97,26 @@ return function(world)
     m.fingerprint = must(("ssh-keygen -lf %s/ssh_host_%s_key.pub"):format(m.etc, m.host_key_kinds[1])):match "SHA256:%S+"
   end
 
+  -- How sshd asks, in place of this machine's own /etc/pam.d/sshd.
+  local function write_pam(m)
+    must(("cp %s/world/pam_ask.so %s/"):format(world.build, m.etc))
+    local lines = {}
+    for i, line in ipairs(m.options.pam) do
+      lines[i] = "auth requisite " .. line:gsub("MODULE", "/run/world/pam_ask.so")
+    end
+    lines[#lines + 1] = "account required pam_permit.so\nsession required pam_permit.so\n"
+    world.write(m.etc .. "/pam_sshd", table.concat(lines, "\n"))
+    m:must "mount --bind /run/world/pam_sshd /etc/pam.d/sshd"
+  end
+
   --- A machine with an ssh server.
   ---@async
   ---@param o { name?: string, max_sessions?: integer, address?: string, addresses?: string[], host_keys?: string[],
-  ---           authorized?: string[], config?: string[], disks?: table<string, string>, programs?: string[], pam?: boolean }?
+  ---           authorized?: string[], config?: string[], disks?: table<string, string>, programs?: string[],
+  ---           pam?: boolean|string[] }?
   --- `addresses` more than one: the same server on all of them, one port. `authorized`: kinds of world.key (all but the
-  --- stranger's). `disks`: mount point below /srv, /opt or /mnt to "SIZE" or "SIZE:tmpfs". `programs`: all that is on PATH.
+  --- stranger's). `pam`: lines for its auth stack, instead of this machine's; MODULE stands for pam_ask.c.
+  --- `disks`: mount point below /srv, /opt or /mnt to "SIZE" or "SIZE:tmpfs". `programs`: all that is on PATH.
   ---@return world.Machine
   function world.sshd(o)
     o = o or {}
@@ -146,6 +160,9 @@ return function(world)
       return world.read(self.etc .. "/up")
     end)
     self.pid = world.children(world.children(self.leash.pid)[1])[1]
+    if type(self.options.pam) == "table" then
+      write_pam(self)
+    end
     self:start_sshd()
   end
 

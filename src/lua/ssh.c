@@ -11,10 +11,12 @@
 #include "ssh_bind.h"
 
 #define HUB_MT     "runbook.ssh.hub"
-#define CONNECT_MT "runbook.ssh.connect"
+#define LOGIN_MT   "runbook.ssh.login"
 
+/* While the server asks something it is what Lua has for the login. */
 struct connect_op {
 	struct task_op op;
+	int idx;			/* where its userdata is on the stack of the waiter */
 	struct ssh_options *o;		/* until the connect has it */
 	struct ssh_connect *connect;	/* NULL once released */
 };
@@ -29,9 +31,9 @@ connect_release(struct task_op *op)
 }
 
 static int
-l_connect_gc(lua_State *L)
+l_login_close(lua_State *L)
 {
-	struct connect_op *x = lua_touserdata(L, 1);
+	struct connect_op *x = luaL_checkudata(L, 1, LOGIN_MT);
 
 	connect_release(&x->op);
 	ssh_options_free(x->o);
@@ -129,6 +131,15 @@ take_text(lua_State *L, int idx, const char *key, struct ssh_text *to)
 	lua_pop(L, 1);
 }
 
+static void
+take_flag(lua_State *L, const char *key, bool *to)
+{
+	if (!push_field(L, 1, key))
+		return;
+	*to = lua_toboolean(L, -1);
+	lua_pop(L, 1);
+}
+
 static double
 take_seconds(lua_State *L, const char *key, double usual)
 {
@@ -180,23 +191,30 @@ take_strings(lua_State *L, const char *key, char ***to, size_t *count)
 		lua_pop(L, 1);
 }
 
+/* The items of the list on top, which hold room for n.  [-0, +0, v] */
+static void
+copy_texts(lua_State *L, lua_Integer n, struct ssh_text *to, size_t *count)
+{
+	for (lua_Integer i = 1; i <= n; i++) {
+		lua_geti(L, -1, i);			/* list item */
+		*count = (size_t)i;
+		copy_text(L, &to[i - 1]);
+		lua_pop(L, 1);
+	}
+}
+
 static void
 take_answers(lua_State *L, struct ssh_options *o)
 {
 	lua_Integer n;
 
 	o->answers = push_list(L, "answers", sizeof *o->answers, &n);	/* list */
-	for (lua_Integer i = 1; i <= n; i++) {
-		lua_geti(L, -1, i);			/* list item */
-		o->answer_count = (size_t)i;
-		copy_text(L, &o->answers[i - 1]);
-		lua_pop(L, 1);
-	}
+	copy_texts(L, n, o->answers, &o->answer_count);
 	if (n > 0)
 		lua_pop(L, 1);
 }
 
-/* "path", or { path =, key =, certificate =, passphrase = } with path or key. */
+/* "path", or { path =, key =, certificate =, certificate_text =, passphrase = } with path or key. */
 static void
 take_identities(lua_State *L, struct ssh_options *o)
 {
@@ -214,6 +232,7 @@ take_identities(lua_State *L, struct ssh_options *o)
 		} else if (type == LUA_TTABLE) {
 			take_string(L, idx, "path", &id->path);
 			take_string(L, idx, "certificate", &id->certificate);
+			take_text(L, idx, "certificate_text", &id->certificate_text);
 			take_text(L, idx, "key", &id->key);
 			take_text(L, idx, "passphrase", &id->passphrase);
 		}
@@ -260,10 +279,8 @@ take_options(lua_State *L, struct ssh_options *o)
 	take_text(L, 1, "password", &o->password);
 	take_answers(L, o);
 	take_identities(L, o);
-	if (push_field(L, 1, "identities_only")) {
-		o->identities_only = lua_toboolean(L, -1);
-		lua_pop(L, 1);
-	}
+	take_flag(L, "identities_only", &o->identities_only);
+	take_flag(L, "ask", &o->ask);
 	take_order(L, o);
 	take_strings(L, "known_hosts", &o->known_hosts, &o->known_hosts_count);
 	take_strings(L, "pins", &o->pins, &o->pin_count);
@@ -280,6 +297,36 @@ set_text(lua_State *L, const char *key, const char *value)
 	lua_setfield(L, -2, key);
 }
 
+/* Into the table on top.  [-0, +0, m] */
+static void
+set_prompts(lua_State *L, const struct ssh_failure *f)
+{
+	lua_createtable(L, (int)f->prompt_count, 0);	/* details prompts */
+	for (size_t i = 0; i < f->prompt_count; i++) {
+		lua_createtable(L, 0, 2);
+		lua_pushstring(L, f->prompts[i].text);
+		lua_setfield(L, -2, "text");
+		lua_pushboolean(L, f->prompts[i].echo);
+		lua_setfield(L, -2, "echo");
+		lua_rawseti(L, -2, (lua_Integer)i + 1);
+	}
+	lua_setfield(L, -2, "prompts");
+	set_text(L, "said", f->said);
+}
+
+/* nil, message, code, what is asked, and the login that waits for it.  [-0, +5, m] */
+static int
+push_question(lua_State *L, const struct ssh_failure *f, int login)
+{
+	bind_fail(L, "EPROMPT", "it asks: %s", f->prompt_count > 0 ? f->prompts[0].text : "?");
+	lua_createtable(L, 0, 3);			/* ... details */
+	lua_pushinteger(L, f->attempt);
+	lua_setfield(L, -2, "attempt");
+	set_prompts(L, f);
+	lua_pushvalue(L, login);			/* ... details login */
+	return 5;
+}
+
 /* nil, message, code, and what policy needs to say more.  [-0, +4, m] */
 static int
 push_failure(lua_State *L, const struct ssh_failure *f)
@@ -293,17 +340,8 @@ push_failure(lua_State *L, const struct ssh_failure *f)
 	set_text(L, "tried", f->tried);
 	set_text(L, "offered", f->offered);
 	set_text(L, "locked", f->locked);
-	if (f->prompt_count == 0)
-		return 4;
-	lua_createtable(L, (int)f->prompt_count, 0);	/* ... details prompts */
-	for (size_t i = 0; i < f->prompt_count; i++) {
-		lua_createtable(L, 0, 2);
-		set_text(L, "text", f->prompts[i].text);
-		lua_pushboolean(L, f->prompts[i].echo);
-		lua_setfield(L, -2, "echo");
-		lua_rawseti(L, -2, (lua_Integer)i + 1);
-	}
-	lua_setfield(L, -2, "prompts");
+	if (f->prompt_count > 0)
+		set_prompts(L, f);
 	return 4;
 }
 
@@ -311,9 +349,12 @@ static int
 connect_finish(lua_State *L, struct task_op *op)
 {
 	struct connect_op *x = (struct connect_op *)op;
-	const struct ssh_failure *f = ssh_connect_failure(x->connect);
+	const struct ssh_failure *f = ssh_connect_question(x->connect);
 	struct ssh_session **s;
 
+	if (f != NULL)
+		return push_question(L, f, x->idx);
+	f = ssh_connect_failure(x->connect);
 	if (f->code != NULL) {
 		push_failure(L, f);
 		connect_release(op);
@@ -333,7 +374,7 @@ connected(void *arg)
 	task_wake(arg);
 }
 
-/* ssh.connect{ host =, user =, ... } -> session | nil, message, code, details */
+/* ssh.connect{ host =, user =, ... } -> session | nil, message, code, details [, login] */
 static int
 l_connect(lua_State *L)
 {
@@ -348,8 +389,8 @@ l_connect(lua_State *L)
 	hub = push_hub(L);				/* options hub */
 	x = lua_newuserdatauv(L, sizeof *x, 1);		/* options hub op */
 	*x = (struct connect_op){ .op = { .finish = connect_finish, .cancel = connect_release,
-		.what = "an ssh connection" } };
-	luaL_setmetatable(L, CONNECT_MT);
+		.what = "an ssh connection" }, .idx = 3 };
+	luaL_setmetatable(L, LOGIN_MT);
 	lua_pushvalue(L, 2);
 	lua_setiuservalue(L, -2, 1);
 	o = x->o = check_memory(L, ssh_options_new());
@@ -362,6 +403,58 @@ l_connect(lua_State *L)
 	if ((x->connect = ssh_connect_start(hub, o, over, connected, &x->op)) == NULL)
 		return luaL_error(L, "out of memory");
 	return task_await(L, &x->op);
+}
+
+static struct connect_op *
+check_login(lua_State *L)
+{
+	struct connect_op *x = luaL_checkudata(L, 1, LOGIN_MT);
+
+	luaL_argcheck(L, x->connect != NULL, 1, "login is closed");
+	return x;
+}
+
+/* login:answer(answers) -> as connect */
+static int
+l_answer(lua_State *L)
+{
+	struct connect_op *x = check_login(L);
+	struct ssh_text *texts;
+	size_t count = 0;
+	lua_Integer n;
+
+	luaL_checktype(L, 2, LUA_TTABLE);
+	luaL_argcheck(L, x->op.waiter == NULL, 1, "login was answered");
+	lua_settop(L, 2);
+	n = luaL_len(L, 2);
+	luaL_argcheck(L, n >= 0 && n <= 1000, 2, "too many answers");
+	for (lua_Integer i = 1; i <= n; i++) {		/* nothing may be raised below */
+		size_t length;
+
+		lua_geti(L, 2, i);
+		bind_bytes(L, -1, &length);
+		lua_pop(L, 1);
+	}
+	bind_permit(L, PERMIT_READ);
+	texts = check_memory(L, calloc((size_t)n + 1, sizeof *texts));
+	copy_texts(L, n, texts, &count);
+	if (!ssh_connect_answer(x->connect, texts, count))
+		ssh_texts_free(texts, count);
+	x->idx = 1;
+	x->op.done = ssh_connect_question(x->connect) == NULL;
+	x->op.what = "an ssh login";
+	lua_pushvalue(L, 1);				/* login answers login */
+	return task_await(L, &x->op);
+}
+
+/* login:waiting() -> whether the server still waits for an answer */
+static int
+l_waiting(lua_State *L)
+{
+	struct connect_op *x = luaL_checkudata(L, 1, LOGIN_MT);
+
+	lua_pushboolean(L, x->connect != NULL && ssh_connect_asks(x->connect));
+	return 1;
 }
 
 struct ssh_session *
@@ -440,7 +533,19 @@ static const luaL_Reg session_meta[] = {
 	{ NULL, NULL }
 };
 
-static const luaL_Reg connect_meta[] = { { "__gc", l_connect_gc }, { NULL, NULL } };
+static const luaL_Reg login_methods[] = {
+	{ "answer",  l_answer },
+	{ "close",   l_login_close },
+	{ "waiting", l_waiting },
+	{ NULL, NULL }
+};
+
+static const luaL_Reg login_meta[] = {
+	{ "__close", l_login_close },
+	{ "__gc",    l_login_close },
+	{ NULL, NULL }
+};
+
 static const luaL_Reg hub_meta[] = { { "__gc", l_hub_gc }, { NULL, NULL } };
 static const luaL_Reg no_methods[] = { { NULL, NULL } };
 
@@ -450,7 +555,7 @@ int
 luaopen_runbook_core_ssh(lua_State *L)
 {
 	bind_class(L, HUB_MT, no_methods, hub_meta);
-	bind_class(L, CONNECT_MT, no_methods, connect_meta);
+	bind_class(L, LOGIN_MT, login_methods, login_meta);
 	bind_class(L, SSH_SESSION_MT, session_methods, session_meta);
 	ssh_bind_channel_classes(L);
 	luaL_newlib(L, functions);

@@ -108,22 +108,38 @@ function config.of(o)
   return c
 end
 
+--- A key to try, with the certificate beside it first where there is one; the key may be welcome by itself, too.
+---@async
+---@param id { path: string, passphrase?: runbook.secret }
+---@return { path: string, certificate?: string }[]
+function config.with_certificate(id)
+  local certificate = id.path .. "-cert.pub"
+  if not file.stat(certificate) then
+    return { id }
+  end
+  return { { path = id.path, passphrase = id.passphrase, certificate = certificate }, id }
+end
+
 --- Key files to try: those that are there.
 ---@async
 ---@param c table
 ---@return { path: string, certificate?: string }[]
 function config.identities(c)
-  local list = {}
+  local found = {}
   for _, name in ipairs(c.identityfile or {}) do
     local path = config.expand(name, c)
     if file.stat(path) then
-      local certificate = path .. "-cert.pub"
-      list[#list + 1] = { path = path, certificate = file.stat(certificate) and certificate or nil }
+      found[#found + 1] = { path = path }
     end
   end
-  for i, name in ipairs(c.certificatefile or {}) do
-    if list[i] then
-      list[i].certificate = config.expand(name, c)
+  local list = {}
+  for i, id in ipairs(found) do
+    local named = c.certificatefile and c.certificatefile[i]
+    if named then
+      list[#list + 1] = { path = id.path, certificate = config.expand(named, c) }
+      list[#list + 1] = id
+    else
+      table.move(config.with_certificate(id), 1, 2, #list + 1, list)
     end
   end
   return list

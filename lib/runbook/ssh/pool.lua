@@ -17,11 +17,14 @@ local FOR_EVER = 1e9
 
 ---@class runbook.ssh.Pool
 ---@field reached boolean  it was connected to before
+---@field options? table  with which it connects
+---@field narrow? boolean  one connection only: each would cost a person an answer
+---@field typed? runbook.secret  the password that somebody typed
 local Pool = {}
 Pool.__index = Pool
 
---- A pool that opens connections with `connect()`, which returns a session or raises.
----@param connect async fun(): runbook.core.ssh.session
+--- A pool that opens connections with `connect(pool)`, which returns a session, or nil when another has come about, or raises.
+---@param connect async fun(pool: runbook.ssh.Pool): runbook.core.ssh.session?
 ---@return runbook.ssh.Pool
 function pool.new(connect)
   return setmetatable({ connect = connect, connections = {}, waiting = {}, opening = 0, reached = false }, Pool)
@@ -68,7 +71,7 @@ end
 
 local function open_another(self)
   self.opening = self.opening + 1
-  local ok, session = pcall(self.connect)
+  local ok, session = pcall(self.connect, self)
   self.opening = self.opening - 1
   wake(self, ok and CHANNELS or #self.waiting) -- after a failure the others see for themselves
   if not ok then
@@ -78,6 +81,8 @@ local function open_another(self)
       look[self] = session
     end
     error(session, 0)
+  elseif session == nil then
+    return
   end
   self.reached = true
   table.insert(self.connections, { session = session, used = 0, limit = CHANNELS })
@@ -85,7 +90,7 @@ end
 
 -- Those who wait for a connection that is being opened need no second one as long as they fit into it.
 local function may_open(self)
-  return #self.connections + self.opening < CONNECTIONS and #self.waiting >= self.opening * CHANNELS
+  return #self.connections + self.opening < (self.narrow and 1 or CONNECTIONS) and #self.waiting >= self.opening * CHANNELS
 end
 
 --- A connection with room for one more channel; give it back with `release`.

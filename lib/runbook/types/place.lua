@@ -79,6 +79,30 @@ types.register("host key", {
   end,
 })
 
+types.register("certificate", {
+  internal = true,
+  help = "the certificate of `identity`, a file or its text",
+  parse = function(raw, at)
+    if require("runbook.ssh.certificate").is_text(raw) then
+      return raw
+    end
+    return types.find("path").parse(raw, at)
+  end,
+})
+
+types.register("answers", {
+  internal = true,
+  help = "references to secrets, in the order the server asks for them",
+  parse = function(raw, at)
+    local list = types.is_list(raw) and raw or { raw }
+    local answers = {}
+    for i, one in ipairs(list) do
+      answers[i] = types.value({ "answers", "secret", "one of several" }, one, at:below(tostring(i)))
+    end
+    return #answers == #list and answers or nil
+  end,
+})
+
 local host_fields = {
   { "ssh", "host name", "the host, or its name in ~/.ssh/config", optional = true },
   { "host", "host name", "the same as ssh", optional = true },
@@ -89,7 +113,9 @@ local host_fields = {
   { "seen_from_target", "host name", "where the other server of a pair finds it, if elsewhere", optional = true },
   { "identity", "path", "the private key to log in with", optional = true },
   { "passphrase", "secret", "of that key", optional = true },
+  { "certificate", "certificate", "of that key, if not the -cert.pub beside it", optional = true },
   { "password", "secret", "where the server wants one", optional = true },
+  { "answers", "answers", "secrets, for what the server asks, in order", optional = true },
   { "sudo_password", "secret", "where sudo wants one", optional = true },
   { "jump", "host name", "hosts to go through, instead of those of ssh_config", optional = true },
   { "config", "path", "an ssh_config file instead of the usual ones", optional = true },
