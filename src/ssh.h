@@ -13,6 +13,7 @@
 
 #include <uv.h>
 
+#include "listen.h"
 #include "stream.h"
 
 /* Up to 16 threads for handshakes; more connections queue.  NULL: out of memory. */
@@ -137,6 +138,20 @@ const char *ssh_channel_signal(const struct ssh_channel *c);	/* "TERM"; NULL whe
 
 /* The caller has done with the handle; streams that were taken live on. */
 void ssh_channel_free(struct ssh_channel *c);
+
+/*
+ * The far side listens: on `host` as its server understands it, on `port` or (0) on one that is free.
+ * done when it does (or does not: code).  A session that was silent for long enough to ask whether the
+ * server is there cannot do this any more: libssh2 takes an old answer for a refusal.
+ */
+struct ssh_listen;
+struct ssh_listen *ssh_listen_start(struct ssh_session *s, const char *host, int port, void (*done)(void *arg),
+                                    void *arg);
+const char *ssh_listen_code(const struct ssh_listen *l);	/* NULL while all is well */
+const char *ssh_listen_message(const struct ssh_listen *l);
+/* After done, when all is well: the listener, which is the caller's from here on; l is gone. */
+struct listener *ssh_listen_listener(struct ssh_listen *l);
+void ssh_listen_free(struct ssh_listen *l);	/* also abandons it */
 
 struct ssh_result {
 	const char *code;	/* NULL when the command ran to its end */

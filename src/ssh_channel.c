@@ -98,6 +98,18 @@ ssh_channel_opened(struct ssh_channel *c, LIBSSH2_CHANNEL *lib)
 	c->state = c->request != NULL ? CHANNEL_STARTING : CHANNEL_OPEN;
 }
 
+struct ssh_channel *
+ssh_channel_adopt(struct ssh_session *s, LIBSSH2_CHANNEL *lib)
+{
+	struct ssh_channel *c = channel_new(s, NULL, NULL, 0, NULL, NULL, NULL);
+
+	if (c == NULL)
+		return NULL;
+	ssh_channel_opened(c, lib);
+	c->opened = true;
+	return c;
+}
+
 /* The parent that counts points must see "sent" only when the kernel has it all. */
 static void
 pass_sent(struct ssh_channel *c)

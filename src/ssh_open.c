@@ -20,11 +20,11 @@ first_queued(struct ssh_session *s, bool ways)
 	return NULL;
 }
 
-/* Without any channel nothing reads the socket: then even a spare that was refused is worth a try. */
+/* Without anything that reads the socket even a spare that was refused is worth a try. */
 static bool
 worth_opening(const struct ssh_session *s)
 {
-	return s->spare == NULL && (!s->spare_refused || s->channels == NULL);
+	return s->spare == NULL && (!s->spare_refused || (s->channels == NULL && s->listens == NULL));
 }
 
 static void

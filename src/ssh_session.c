@@ -80,6 +80,8 @@ pull(struct ssh_session *s)
 	for (struct ssh_channel *c = s->channels; any == NULL && c != NULL; c = c->next)
 		any = c->lib;
 	if (any == NULL)
+		any = ssh_listen_pull(s);
+	if (any == NULL)
 		return 0;
 	rc = libssh2_channel_read_ex(any, 2, &byte, 1);
 	s->wire->dry = true;
@@ -137,6 +139,7 @@ put_away(struct ssh_session *s)
 	s->bridge = NULL;
 	for (c = s->channels; c != NULL; c = c->next)
 		ssh_channel_fail(c, s->code, "%s", s->text);
+	ssh_listen_lost(s);
 	ssh_session_kick(s);	/* the waiters are called from there */
 }
 
@@ -187,6 +190,7 @@ session_turn(struct ssh_session *s)
 		s->congested = false;
 		rc = pull(s);
 		each_channel(s, ssh_channel_turn);
+		ssh_listen_turn(s);
 		ssh_open_turn(s);
 		if (rc != 0)
 			ssh_session_broken(s, rc);
@@ -196,7 +200,9 @@ session_turn(struct ssh_session *s)
 			ssh_session_kick(s);
 	}
 	each_channel(s, ssh_channel_fire);
+	ssh_listen_fire(s);
 	reap(s);
+	ssh_listen_reap(s);
 	s->turning = false;
 	if (s->over && s->lib != NULL)
 		put_away(s);

@@ -70,6 +70,28 @@ struct ssh_channel {
 	void *progress_arg;
 };
 
+enum listen_state {
+	LISTEN_QUEUED,		/* the request is to be sent */
+	LISTEN_ASKING,		/* ... has been, and its answer must be waited for */
+	LISTEN_OPEN,
+	LISTEN_OVER		/* libssh2 has nothing of it any more */
+};
+
+struct ssh_listen {
+	struct listener base;	/* first: what the caller is given in the end */
+	struct ssh_session *s;
+	struct ssh_listen *next, **link;	/* among the session's */
+	LIBSSH2_LISTENER *lib;
+	LIBSSH2_CHANNEL *pulled;	/* taken from lib when no channel was there to read the socket through */
+	enum listen_state state;
+	bool unused;
+	char *host;
+	void (*on_open)(void *arg);	/* NULL once it was called */
+	void *open_arg;
+	void (*accepted)(void *arg, struct stream *s);	/* NULL: nobody waits */
+	void *arg;
+};
+
 struct ssh_session {
 	uv_loop_t *loop;
 	LIBSSH2_SESSION *lib;		/* NULL once it is over */
@@ -88,6 +110,8 @@ struct ssh_session {
 	int users;			/* the owner and the channels */
 
 	struct ssh_channel *channels, **channels_end;
+	struct ssh_listen *listens;
+	struct ssh_listen *asking;	/* libssh2 asks for one at a time */
 	LIBSSH2_CHANNEL *spare;
 	struct ssh_channel *opening;	/* whose way is being opened; NULL for a session channel */
 	bool open_running;
@@ -123,6 +147,17 @@ void ssh_channel_fail(struct ssh_channel *c, const char *code, const char *forma
 void ssh_channel_fire(struct ssh_channel *c);	/* calls whoever waits and may get on */
 void ssh_channel_drain(struct ssh_channel *c);	/* everything libssh2 still has for it */
 void ssh_channel_dispose(struct ssh_channel *c);	/* nobody uses it and libssh2 does not know it */
+
+/* A channel that the far side has opened.  NULL: out of memory. */
+struct ssh_channel *ssh_channel_adopt(struct ssh_session *s, LIBSSH2_CHANNEL *lib);
+
+/* ssh_listen.c, in a turn; lost: with its session; reap takes away what nobody uses. */
+void ssh_listen_turn(struct ssh_session *s);
+void ssh_listen_fire(struct ssh_session *s);
+void ssh_listen_lost(struct ssh_session *s);
+void ssh_listen_reap(struct ssh_session *s);
+/* A channel to read the socket through, or NULL. */
+LIBSSH2_CHANNEL *ssh_listen_pull(struct ssh_session *s);
 
 /* ssh_stream.c */
 bool ssh_end_readable(const struct channel_end *e);

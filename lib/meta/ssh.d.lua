@@ -123,6 +123,19 @@ function session:exec(command, stdin, limit) end
 ---@return { host: string, user: string, port: integer, address?: string, key_type: string, fingerprint: string, key: string, banner: string, method: string }
 function session:info() end
 
+--- Have the server listen on a port of its machine, by tcpip-forward. What connects there is accepted here. Only on a
+--- session that is fresh: after a silence in which the server was asked whether it is there, libssh2 takes the old answer for
+--- a refusal. EDENIED when the server does not allow it; EADDRINUSE when it may also be that the port is taken.
+---
+---Permit: change
+---@async
+---@param host string  as the server understands it: "127.0.0.1"
+---@param port integer  0: one that is free
+---@return runbook.core.listen.listener? listener
+---@return string? message
+---@return string? code
+function session:listen(host, port) end
+
 --- Start a command and talk to it.
 ---
 ---Permit: read

@@ -39,7 +39,7 @@ local kind_of = {
   ENOENT = "missing", ENOTDIR = "missing", ESRCH = "missing", ENXIO = "missing",
   ENOSPC = "full", EDQUOT = "full", EFULL = "full", EFBIG = "full",
   ELIMIT = "limit", EMFILE = "limit", ENFILE = "limit", ENOMEM = "limit", E2BIG = "limit", EDEPTH = "limit",
-  EBUSY = "busy", EAGAIN = "busy", ETXTBSY = "busy",
+  EBUSY = "busy", EAGAIN = "busy", EADDRINUSE = "busy", ETXTBSY = "busy",
   EINVAL = "usage", ESYNTAX = "usage", EDUPLICATE = "usage", EISDIR = "usage", ENAMETOOLONG = "usage", ELOOP = "usage",
   EUTF8 = "usage", EUNSUPPORTED = "usage", ESQL = "usage", ENOTSUP = "usage",
   ECORRUPT = "unknown", EIO = "unknown", EPROTO = "unknown",

@@ -2,6 +2,8 @@
 ---
 ---     local old = ssh.host { "nfs-old.example.org", user = "ubuntu", sudo = true }
 ---     old:query { "uptime" }
+---     old:tunnel({ to = "127.0.0.1:5432" }, function(port) ... end)                        -- its port, here
+---     new:reverse_tunnel({ to = "127.0.0.1:22", via = old }, function(port) ... end)       -- old's port, on new
 ---
 --- ssh_config is honoured (jump hosts, keys, agents, ports); nothing is connected before the first command. Sessions are
 --- kept and shared. A host key must be known: pinned with `host_key`, or in known_hosts.
@@ -19,6 +21,7 @@ local process = require "runbook.core.process"
 local refusal = require "runbook.ssh.refusal"
 local secret = require "runbook.secret"
 local shell = require "runbook.shell"
+local tunnel = require "runbook.ssh.tunnel"
 
 local ssh = {}
 
@@ -26,6 +29,7 @@ local Backend = {}
 Backend.__index = Backend
 
 local pools = {}
+local unshared = setmetatable({}, { __mode = "k" }) -- sessions for one purpose
 
 local check_host = options.declare("ssh.host", {
   host = { "string", "name, as ssh knows it", optional = true },
@@ -261,9 +265,10 @@ function Backend:tries()
   return pool_of(self.options).reached and 10 or 3
 end
 
-function Backend:by_hand(argv)
+-- What a person would type: `ssh`, `words` for it, what finds the server, and perhaps a command for it.
+function Backend:line_by_hand(words, command)
   local o = self.options
-  local words = { "ssh" }
+  words = table.move(words, 1, #words, 2, { "ssh" })
   if o.config then
     table.move({ "-F", o.config }, 1, 2, #words + 1, words)
   end
@@ -271,8 +276,32 @@ function Backend:by_hand(argv)
     table.move({ "-p", ("%d"):format(o.port) }, 1, 2, #words + 1, words)
   end
   words[#words + 1] = (o.user and o.user .. "@" or "") .. o.host
-  words[#words + 1] = shell.join(argv)
+  words[#words + 1] = command
   return shell.join(words)
+end
+
+function Backend:by_hand(argv)
+  return self:line_by_hand({}, shell.join(argv))
+end
+
+-- Be connected; raises why not.
+function Backend:reach()
+  return borrow(self.options, function() return true end)
+end
+
+-- A stream to a port that the server can reach. Such channels do not count for MaxSessions, so the room is given back at
+-- once.
+function Backend:dial(host, port)
+  return borrow(self.options, function(session)
+    return session:dial(host, port)
+  end)
+end
+
+-- A connection that nobody shares, the caller's to close; and what must live as long as it.
+function Backend:fresh()
+  local session, carrier = connect(self.options)
+  unshared[session] = true
+  return session, carrier
 end
 
 function Backend:reference()
@@ -347,10 +376,7 @@ local dial = effect.verb {
   summary = function(at, host, port) return ("connect to %s port %d from %s"):format(host, port, at.name) end,
   by_hand = function(at, host, port) return ("ssh -W %s:%d %s"):format(host, port, at.backend.options.host) end,
   body = function(at, host, port)
-    -- Such channels do not count for MaxSessions, so the room is given back at once.
-    return (errors.check(at.name, "connecting to " .. host, borrow(at.backend.options, function(session)
-      return session:dial(host, port)
-    end)))
+    return (errors.check(at.name, "connecting to " .. host, at.backend:dial(host, port)))
   end,
 }
 
@@ -372,11 +398,42 @@ function place.Place:identity()
   return getmetatable(self.backend) == Backend and ssh.identity(self).fingerprint or nil
 end
 
+--- Have a port that a server can reach on 127.0.0.1 here while `fn(port)` runs. Connections that are still open when it
+--- returns are closed. When the far port refuses, or the server is lost, the local connection is closed and a notice says
+--- why; the others go on. A plan opens it too.
+---@async
+---@param o { to: string }  "127.0.0.1:873", as the server finds it
+---@param fn async fun(port: integer): any
+---@return any ...  what `fn` returns
+function place.Place:tunnel(o, fn)
+  must_be_ssh(self, "place:tunnel")
+  return tunnel.there(self, o, fn)
+end
+
+--- Have a port on 127.0.0.1 of this server while `fn(port)` runs. Each connection there goes through this process to a port
+--- that another server can reach, so that two that do not see each other can talk: `{ to = "127.0.0.1:22", via = old }`. When
+--- the server is lost, it is connected anew and the port is the same. A plan lists it and does not open it; `port` is unknown
+--- there.
+---@async
+---@param o { to: string|(async fun(): runbook.stream), via?: runbook.Place }  a function gives a stream for each connection
+---@param fn async fun(port: integer): any
+---@return any ...  what `fn` returns
+function place.Place:reverse_tunnel(o, fn)
+  must_be_ssh(self, "place:reverse_tunnel")
+  if type(o) == "table" and place.is(o.via) then
+    must_be_ssh(o.via, "place:reverse_tunnel")
+  end
+  return tunnel.back(self, o, fn)
+end
+
 --- Hang up everywhere. What still runs on a connection ends with ECLOSED.
 function ssh.close()
   for key, shared in pairs(pools) do
     shared:close()
     pools[key] = nil
+  end
+  for session in pairs(unshared) do
+    session:close()
   end
 end
 

@@ -5,6 +5,7 @@
 #include <lua.h>
 #include <lauxlib.h>
 
+#include "../listen.h"
 #include "../stream.h"
 #include "../task.h"
 
@@ -38,5 +39,11 @@ void bind_push_stream(lua_State *L, struct stream *s);
 struct stream *bind_check_stream(lua_State *L, int idx);
 /* Takes the stream out of its userdata, which is closed for Lua from here on.  [-0, +0, v] */
 struct stream *bind_take_stream(lua_State *L, int idx);
+
+/*
+ * A userdata "runbook.listen.listener" with nothing in it; what is put there is its own.  User value 1
+ * is the caller's, to keep what is listened through.  [-0, +1, m] (src/lua/listen.c)
+ */
+struct listener **bind_push_listener(lua_State *L);
 
 #endif

@@ -2,7 +2,7 @@
  * lua/ssh.c - the "runbook.core.ssh" module.
  *
  * Marshalling only: the protocol is in ../ssh*.c, the policy in lib/runbook/ssh.lua.  Commands and
- * what else runs over a session are in ssh_channel.c.
+ * what else runs over a session are in ssh_channel.c, ports of the far side in ssh_listen.c.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -522,6 +522,7 @@ static const luaL_Reg session_methods[] = {
 	{ "dial",      ssh_bind_dial },
 	{ "exec",      ssh_bind_exec },
 	{ "info",      l_info },
+	{ "listen",    ssh_bind_listen },
 	{ "open",      ssh_bind_open },
 	{ "subsystem", ssh_bind_subsystem },
 	{ NULL, NULL }
@@ -558,6 +559,7 @@ luaopen_runbook_core_ssh(lua_State *L)
 	bind_class(L, LOGIN_MT, login_methods, login_meta);
 	bind_class(L, SSH_SESSION_MT, session_methods, session_meta);
 	ssh_bind_channel_classes(L);
+	ssh_bind_listen_class(L);
 	luaL_newlib(L, functions);
 	return 1;
 }

@@ -1,4 +1,4 @@
-/* ssh_bind.h - between the two files of the "runbook.core.ssh" module. */
+/* ssh_bind.h - between the files of the "runbook.core.ssh" module. */
 #ifndef RUNBOOK_SSH_BIND_H
 #define RUNBOOK_SSH_BIND_H
 
@@ -17,6 +17,10 @@ int ssh_bind_exec(lua_State *L);
 int ssh_bind_open(lua_State *L);
 int ssh_bind_subsystem(lua_State *L);
 
+/* A method of a session, in ssh_listen.c. */
+int ssh_bind_listen(lua_State *L);
+
 void ssh_bind_channel_classes(lua_State *L);
+void ssh_bind_listen_class(lua_State *L);
 
 #endif
