@@ -94,7 +94,7 @@ $(BUILD)/%.list: always
 	@echo $(RB_LIST) | cmp -s - $@ || echo $(RB_LIST) > $@
 
 # Programs the specs' world is made of.
-WORLD := $(patsubst spec/world/%.c,$(BUILD)/world/%,$(filter-out %/pam_ask.c,$(wildcard spec/world/*.c)))
+WORLD := $(patsubst spec/world/%.c,$(BUILD)/world/%,$(filter-out %/pam_ask.c,$(wildcard spec/world/*.c))) $(BUILD)/world/oracle
 
 $(BUILD)/world/%: spec/world/%.c $(BUILD)/deps/config.mk
 	@mkdir -p $(@D)
@@ -104,6 +104,10 @@ $(BUILD)/world/%: spec/world/%.c $(BUILD)/deps/config.mk
 $(BUILD)/world/pam_ask.so: spec/world/pam_ask.c $(BUILD)/deps/WORLD
 	@mkdir -p $(@D)
 	$(CC) -D_GNU_SOURCE $(CPPFLAGS) -std=c11 -Wall -Wextra -Werror $(CFLAGS) -fPIC -shared $(LDFLAGS) -o $@ $< -lpam
+
+$(BUILD)/world/oracle: $(wildcard spec/world/oracle/*.c) spec/world/oracle/oracle.h $(BUILD)/deps/config.mk
+	@mkdir -p $(@D)
+	$(CC) -D_GNU_SOURCE $(CPPFLAGS) $(RB_CFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ $(filter %.c,$^) -lcrypto
 
 # A program that embeds the library; a spec runs it.
 $(BUILD)/examples/embed: examples/embed/embed.c $(BUILD)/librunbook.a
