@@ -315,7 +315,8 @@ function Backend:reference()
 end
 
 --- A machine by ssh; nothing is connected yet. See the options above; the first may also be given by itself.
----@param o { [1]: string, host?: string, user?: string, port?: integer, sudo?: boolean|string, host_key?: string }
+---@param o { [1]: string, host?: string, user?: string, port?: integer, sudo?: boolean|string, host_key?: string, identity?: any,
+---   certificate?: any, password?: runbook.secret, answers?: runbook.secret[] }
 ---@return runbook.Place
 function ssh.host(o)
   o = check_host(o, 2)
