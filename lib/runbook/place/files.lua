@@ -1,4 +1,7 @@
 --- Files at a place, over commands and streams only: POSIX sh and coreutils are all the far side needs.
+---
+--- Not by sftp, which knows no sudo, is no faster with a big file (100 MB on loopback: 0.9 s, here 0.7 s), and needs five round
+--- trips for a small one where a command needs one or two (put over 40 ms: 0.21 s, here 0.09 s).
 
 local command = require "runbook.place.command"
 local digest = require "runbook.core.digest"
@@ -494,6 +497,7 @@ return function(place)
     return verbs.stat(self, check_path(path, "place:stat"), check_stat(o, 2).follow)
   end
 
+  --- Is there such a name?
   ---@async
   ---@param path string
   ---@return boolean  a link that leads nowhere exists, too
