@@ -13,9 +13,33 @@ bind_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_R
 	luaL_newmetatable(L, name);		/* mt */
 	luaL_setfuncs(L, meta, 0);
 	lua_newtable(L);			/* mt index */
-	luaL_setfuncs(L, methods, 0);
+	if (methods != NULL)
+		luaL_setfuncs(L, methods, 0);
 	lua_setfield(L, -2, "__index");		/* mt */
 	lua_pop(L, 1);				/* - */
+}
+
+static int
+l_op_gc(lua_State *L)
+{
+	struct task_op *op = lua_touserdata(L, 1);
+
+	op->cancel(op);
+	return 0;
+}
+
+void
+bind_op_class(lua_State *L, const char *name)
+{
+	static const luaL_Reg meta[] = { { "__gc", l_op_gc }, { NULL, NULL } };
+
+	bind_class(L, name, NULL, meta);
+}
+
+void
+bind_wake(void *op)
+{
+	task_wake(op);
 }
 
 int

@@ -9,8 +9,14 @@
 #include "../stream.h"
 #include "../task.h"
 
-/* A metatable `name` with `methods` in a separate __index.  [-0, +0, m] */
+/* A metatable `name` with `methods` (NULL: none) in a separate __index.  [-0, +0, m] */
 void bind_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
+
+/* The metatable of userdata that begin with a task_op: one that is collected is cancelled.  [-0, +0, m] */
+void bind_op_class(lua_State *L, const char *name);
+
+/* What engines call when the work of an op is done. */
+void bind_wake(void *op);
 
 /* The world failed, not the caller: pushes nil, message, code and returns 3.  [-0, +3, m] */
 int bind_fail(lua_State *L, const char *code, const char *format, ...);

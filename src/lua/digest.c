@@ -207,19 +207,6 @@ file_release(struct task_op *op)
 }
 
 static int
-l_file_gc(lua_State *L)
-{
-	file_release(lua_touserdata(L, 1));
-	return 0;
-}
-
-static void
-file_done(void *arg)
-{
-	task_wake(arg);
-}
-
-static int
 file_finish(lua_State *L, struct task_op *op)
 {
 	const struct digest_file_result *r = digest_file_result(((struct file_op *)op)->file);
@@ -244,23 +231,14 @@ l_sha256_file(lua_State *L)
 	x = lua_newuserdatauv(L, sizeof *x, 0);		/* path raw op */
 	*x = (struct file_op){ .op = { .finish = file_finish, .cancel = file_release, .what = "sha256 of a file" } };
 	luaL_setmetatable(L, FILE_MT);
-	x->file = digest_file_start(host_loop(host_of(L)), path, file_done, &x->op);
+	x->file = digest_file_start(host_loop(host_of(L)), path, bind_wake, &x->op);
 	if (x->file == NULL)
 		return luaL_error(L, "out of memory");
 	return task_await(L, &x->op);
 }
 
-static const luaL_Reg no_methods[] = {
-	{ NULL, NULL }
-};
-
 static const luaL_Reg key_meta[] = {
 	{ "__gc", l_key_gc },
-	{ NULL, NULL }
-};
-
-static const luaL_Reg file_meta[] = {
-	{ "__gc", l_file_gc },
 	{ NULL, NULL }
 };
 
@@ -284,8 +262,8 @@ int luaopen_runbook_core_digest(lua_State *L);
 int
 luaopen_runbook_core_digest(lua_State *L)
 {
-	bind_class(L, "runbook.digest.key", no_methods, key_meta);
-	bind_class(L, FILE_MT, no_methods, file_meta);
+	bind_class(L, "runbook.digest.key", NULL, key_meta);
+	bind_op_class(L, FILE_MT);
 	luaL_newlib(L, functions);
 	return 1;
 }

@@ -62,12 +62,6 @@ op_finish(lua_State *L, struct task_op *op)
 	return n;
 }
 
-static void
-wake(void *arg)
-{
-	task_wake(arg);
-}
-
 static int
 start(lua_State *L, const struct file_command *command, enum permit needed,
       int (*push)(lua_State *L, struct file_op *f))
@@ -79,7 +73,7 @@ start(lua_State *L, const struct file_command *command, enum permit needed,
 	*f = (struct file_op){ .op = { .finish = op_finish, .cancel = op_release, .what = "file" }, .push = push };
 	luaL_setmetatable(L, REQUEST_MT);
 	f->loop = host_loop(host_of(L));
-	f->request = file_start(f->loop, command, wake, f);
+	f->request = file_start(f->loop, command, bind_wake, f);
 	if (f->request == NULL)
 		return luaL_error(L, "out of memory");
 	return task_await(L, &f->op);
@@ -400,13 +394,6 @@ l_lock_close(lua_State *L)
 	return 0;
 }
 
-static int
-l_request_gc(lua_State *L)
-{
-	op_release(lua_touserdata(L, 1));
-	return 0;
-}
-
 static const luaL_Reg lock_methods[] = {
 	{ "close", l_lock_close },
 	{ "write", l_lock_write },
@@ -416,15 +403,6 @@ static const luaL_Reg lock_methods[] = {
 static const luaL_Reg lock_meta[] = {
 	{ "__close", l_lock_close },
 	{ "__gc",    l_lock_close },
-	{ NULL, NULL }
-};
-
-static const luaL_Reg request_meta[] = {
-	{ "__gc", l_request_gc },
-	{ NULL, NULL }
-};
-
-static const luaL_Reg none[] = {
 	{ NULL, NULL }
 };
 
@@ -454,7 +432,7 @@ int
 luaopen_runbook_core_file(lua_State *L)
 {
 	bind_class(L, LOCK_MT, lock_methods, lock_meta);
-	bind_class(L, REQUEST_MT, none, request_meta);
+	bind_op_class(L, REQUEST_MT);
 	luaL_newlib(L, functions);
 	return 1;
 }

@@ -60,19 +60,6 @@ request_release(struct task_op *op)
 	x->request = NULL;
 }
 
-static int
-request_gc(lua_State *L)
-{
-	request_release(lua_touserdata(L, 1));
-	return 0;
-}
-
-static void
-request_done(void *arg)
-{
-	task_wake(arg);
-}
-
 /* "Name: value\r\n"... as { "Name", "value", ... }.  [-0, +1, m] */
 static void
 push_headers(lua_State *L, const char *text, size_t length)
@@ -354,7 +341,7 @@ l_request(lua_State *L)
 	lua_getfield(L, 1, "to");
 	lua_rawseti(L, -2, 3);
 	lua_setiuservalue(L, -2, 1);
-	x->request = http_start(h, &o, request_done, x);
+	x->request = http_start(h, &o, bind_wake, x);
 	forget_headers(headers);
 	if (x->request == NULL)
 		return bind_fail(L, "EINVAL", "a request that libcurl does not take");
@@ -366,17 +353,14 @@ static const luaL_Reg functions[] = {
 	{ NULL, NULL }
 };
 
-static const luaL_Reg no_methods[] = { { NULL, NULL } };
 static const luaL_Reg http_meta[] = { { "__gc", http_gc }, { NULL, NULL } };
-static const luaL_Reg request_meta[] = { { "__gc", request_gc }, { NULL, NULL } };
-
 int luaopen_runbook_core_http(lua_State *L);
 
 int
 luaopen_runbook_core_http(lua_State *L)
 {
-	bind_class(L, HTTP_MT, no_methods, http_meta);
-	bind_class(L, REQUEST_MT, no_methods, request_meta);
+	bind_class(L, HTTP_MT, NULL, http_meta);
+	bind_op_class(L, REQUEST_MT);
 	luaL_newlib(L, functions);
 	return 1;
 }

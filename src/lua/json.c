@@ -430,10 +430,6 @@ static const luaL_Reg functions[] = {
 	{ NULL, NULL },
 };
 
-static const luaL_Reg no_methods[] = {
-	{ NULL, NULL },
-};
-
 static const luaL_Reg doc_meta[] = {
 	{ "__gc", doc_gc },
 	{ NULL, NULL },
@@ -449,8 +445,8 @@ int luaopen_runbook_core_json(lua_State *L);
 int
 luaopen_runbook_core_json(lua_State *L)
 {
-	bind_class(L, DOC_MT, no_methods, doc_meta);
-	bind_class(L, WRITER_MT, no_methods, writer_meta);
+	bind_class(L, DOC_MT, NULL, doc_meta);
+	bind_class(L, WRITER_MT, NULL, writer_meta);
 	luaL_newlib(L, functions);
 	return 1;
 }

@@ -161,12 +161,6 @@ exec_release(struct task_op *op)
 }
 
 static void
-wake(void *arg)
-{
-	task_wake(arg);
-}
-
-static void
 push_status(lua_State *L, const struct process_status *how)
 {
 	const char *name = process_signal_name(how->signal);
@@ -227,17 +221,10 @@ l_exec(lua_State *L)
 	luaL_setmetatable(L, EXEC_MT);
 	lua_pushvalue(L, stdin_idx);
 	lua_setiuservalue(L, -2, 1);			/* a stream must outlive the pump */
-	x->exec = process_exec_start(host_loop(host_of(L)), &spawn, &input, (size_t)limit, wake, x, &error);
+	x->exec = process_exec_start(host_loop(host_of(L)), &spawn, &input, (size_t)limit, bind_wake, x, &error);
 	if (x->exec == NULL)
 		return bind_fail_errno(L, error, spawn.argv[0]);
 	return task_await(L, &x->op);
-}
-
-static int
-l_exec_gc(lua_State *L)
-{
-	exec_release(lua_touserdata(L, 1));
-	return 0;
 }
 
 static int
@@ -360,15 +347,8 @@ l_wait(lua_State *L)
 	c->waiter = w;
 	w->op.done = process_ended(c->process) != NULL;
 	if (!w->op.done)
-		process_when_ended(c->process, wake, w);
+		process_when_ended(c->process, bind_wake, w);
 	return task_await(L, &w->op);
-}
-
-static int
-l_wait_gc(lua_State *L)
-{
-	wait_release(lua_touserdata(L, 1));
-	return 0;
 }
 
 static int
@@ -400,20 +380,6 @@ static const luaL_Reg child_meta[] = {
 	{ NULL, NULL }
 };
 
-static const luaL_Reg exec_meta[] = {
-	{ "__gc", l_exec_gc },
-	{ NULL, NULL }
-};
-
-static const luaL_Reg wait_meta[] = {
-	{ "__gc", l_wait_gc },
-	{ NULL, NULL }
-};
-
-static const luaL_Reg none[] = {
-	{ NULL, NULL }
-};
-
 static const luaL_Reg functions[] = {
 	{ "exec", l_exec },
 	{ "open", l_open },
@@ -426,8 +392,8 @@ int
 luaopen_runbook_core_process(lua_State *L)
 {
 	bind_class(L, CHILD_MT, child_methods, child_meta);
-	bind_class(L, EXEC_MT, none, exec_meta);
-	bind_class(L, WAIT_MT, none, wait_meta);
+	bind_op_class(L, EXEC_MT);
+	bind_op_class(L, WAIT_MT);
 	luaL_newlib(L, functions);
 	return 1;
 }

@@ -42,19 +42,6 @@ op_release(struct task_op *op)
 	x->work = NULL;
 }
 
-static int
-l_op_gc(lua_State *L)
-{
-	op_release(lua_touserdata(L, 1));
-	return 0;
-}
-
-static void
-wake(void *arg)
-{
-	task_wake(arg);
-}
-
 static void
 set_integer(lua_State *L, const char *key, lua_Integer n)
 {
@@ -178,7 +165,7 @@ start(lua_State *L, enum sftp_verb verb, const char *other, const struct sftp_at
 
 	bind_permit(L, needed);
 	x = push_op(L, verb, 0);			/* op */
-	x->work = sftp_op_start(c, verb, path, other, a, wake, &x->op);
+	x->work = sftp_op_start(c, verb, path, other, a, bind_wake, &x->op);
 	return await_op(L, x);
 }
 
@@ -314,7 +301,7 @@ l_write(lua_State *L)
 		content = bind_bytes(L, 3, &length);
 	bind_permit(L, PERMIT_CHANGE);
 	x = push_op(L, SFTP_DO_SETSTAT, 3);		/* op */
-	x->work = sftp_write_start(c, path, content, length, from, &a, wake, &x->op);
+	x->work = sftp_write_start(c, path, content, length, from, &a, bind_wake, &x->op);
 	return await_op(L, x);
 }
 
@@ -353,13 +340,6 @@ over_release(struct task_op *op)
 }
 
 static int
-l_over_gc(lua_State *L)
-{
-	over_release(lua_touserdata(L, 1));
-	return 0;
-}
-
-static int
 over_finish(lua_State *L, struct task_op *op)
 {
 	struct over_op *x = (struct over_op *)op;
@@ -390,7 +370,7 @@ l_over(lua_State *L)
 	*x = (struct over_op){ .op = { .finish = over_finish, .cancel = over_release, .what = "an sftp server to greet" } };
 	luaL_setmetatable(L, OVER_MT);
 	s = bind_take_stream(L, 1);
-	if ((x->c = sftp_new(host_loop(host_of(L)), s, wake, &x->op)) == NULL) {
+	if ((x->c = sftp_new(host_loop(host_of(L)), s, bind_wake, &x->op)) == NULL) {
 		s->ops->close(s);
 		return luaL_error(L, "out of memory");
 	}
@@ -426,18 +406,14 @@ static const luaL_Reg client_meta[] = {
 	{ NULL, NULL }
 };
 
-static const luaL_Reg op_meta[] = { { "__gc", l_op_gc }, { NULL, NULL } };
-static const luaL_Reg over_meta[] = { { "__gc", l_over_gc }, { NULL, NULL } };
-static const luaL_Reg no_methods[] = { { NULL, NULL } };
-
 int luaopen_runbook_core_sftp(lua_State *L);
 
 int
 luaopen_runbook_core_sftp(lua_State *L)
 {
 	bind_class(L, CLIENT_MT, client_methods, client_meta);
-	bind_class(L, OP_MT, no_methods, op_meta);
-	bind_class(L, OVER_MT, no_methods, over_meta);
+	bind_op_class(L, OP_MT);
+	bind_op_class(L, OVER_MT);
 	luaL_newlib(L, functions);
 	return 1;
 }

@@ -34,13 +34,6 @@ next_finish(lua_State *L, struct task_op *op)
 }
 
 static int
-next_gc(lua_State *L)
-{
-	next_release(lua_touserdata(L, 1));
-	return 0;
-}
-
-static int
 l_next(lua_State *L)
 {
 	struct runbook_host *h = host_of(L);
@@ -64,15 +57,12 @@ static const luaL_Reg functions[] = {
 	{ NULL, NULL }
 };
 
-static const luaL_Reg no_methods[] = { { NULL, NULL } };
-static const luaL_Reg meta[] = { { "__gc", next_gc }, { NULL, NULL } };
-
 int luaopen_runbook_core_signal(lua_State *L);
 
 int
 luaopen_runbook_core_signal(lua_State *L)
 {
-	bind_class(L, "runbook.signal.next", no_methods, meta);
+	bind_op_class(L, "runbook.signal.next");
 	luaL_newlib(L, functions);
 	return 1;
 }

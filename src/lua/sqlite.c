@@ -39,19 +39,6 @@ request_release(struct task_op *op)
 	x->request = NULL;
 }
 
-static int
-l_request_gc(lua_State *L)
-{
-	request_release(lua_touserdata(L, 1));
-	return 0;
-}
-
-static void
-request_done(void *arg)
-{
-	task_wake(arg);
-}
-
 static void
 out_of_memory(lua_State *L, bool ok)
 {
@@ -78,7 +65,7 @@ push_request(lua_State *L, int idx, enum sqlite_kind kind, const char *what,
 static int
 send_request(lua_State *L, struct request_op *x)
 {
-	sqlite_request_send(x->request, request_done, &x->op);
+	sqlite_request_send(x->request, bind_wake, &x->op);
 	return task_await(L, &x->op);
 }
 
@@ -509,15 +496,6 @@ static const luaL_Reg database_meta[] = {
 	{ NULL, NULL }
 };
 
-static const luaL_Reg request_methods[] = {
-	{ NULL, NULL }
-};
-
-static const luaL_Reg request_meta[] = {
-	{ "__gc", l_request_gc },
-	{ NULL, NULL }
-};
-
 static const luaL_Reg functions[] = {
 	{ "open", l_open },
 	{ NULL, NULL }
@@ -529,7 +507,7 @@ int
 luaopen_runbook_core_sqlite(lua_State *L)
 {
 	bind_class(L, DATABASE_MT, database_methods, database_meta);
-	bind_class(L, REQUEST_MT, request_methods, request_meta);
+	bind_op_class(L, REQUEST_MT);
 	luaL_newlib(L, functions);
 	return 1;
 }

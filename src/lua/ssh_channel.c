@@ -39,12 +39,6 @@ may_change(lua_State *L)
 	return task_permit(task_running(L)) >= PERMIT_CHANGE;
 }
 
-static void
-wake(void *arg)
-{
-	task_wake(arg);
-}
-
 /* How a command ended, into the table on top.  [-0, +0, m] */
 static void
 set_how(lua_State *L, int status, const char *signal)
@@ -63,13 +57,6 @@ exec_release(struct task_op *op)
 
 	ssh_exec_free(x->exec);
 	x->exec = NULL;
-}
-
-static int
-l_exec_gc(lua_State *L)
-{
-	exec_release(lua_touserdata(L, 1));
-	return 0;
 }
 
 static int
@@ -116,7 +103,7 @@ ssh_bind_exec(lua_State *L)
 		lua_pushvalue(L, 3);
 		lua_setiuservalue(L, -2, 2);
 	}
-	x->exec = ssh_exec_start(s, command, length, may_change(L), (size_t)limit, wake, &x->op);
+	x->exec = ssh_exec_start(s, command, length, may_change(L), (size_t)limit, bind_wake, &x->op);
 	if (x->exec != NULL && input != NULL)
 		fine = ssh_exec_input(x->exec, input, input_length);
 	else if (x->exec != NULL && from != NULL)
@@ -133,13 +120,6 @@ open_release(struct task_op *op)
 
 	ssh_channel_free(x->c);
 	x->c = NULL;
-}
-
-static int
-l_open_gc(lua_State *L)
-{
-	open_release(lua_touserdata(L, 1));
-	return 0;
 }
 
 static int
@@ -202,7 +182,7 @@ ssh_bind_open(lua_State *L)
 	bind_permit(L, PERMIT_READ);
 	x = push_open(L, "a command over ssh to start");	/* op */
 	x->change = may_change(L);
-	x->c = ssh_channel_command(s, command, length, x->change, wake, &x->op);
+	x->c = ssh_channel_command(s, command, length, x->change, bind_wake, &x->op);
 	return await_open(L, x);
 }
 
@@ -217,7 +197,7 @@ ssh_bind_subsystem(lua_State *L)
 	bind_permit(L, PERMIT_READ);
 	x = push_open(L, "a subsystem of ssh to start");	/* op */
 	x->way = true;
-	x->c = ssh_channel_subsystem(s, name, wake, &x->op);
+	x->c = ssh_channel_subsystem(s, name, bind_wake, &x->op);
 	return await_open(L, x);
 }
 
@@ -234,7 +214,7 @@ ssh_bind_dial(lua_State *L)
 	bind_permit(L, PERMIT_READ);
 	x = push_open(L, "a connection through ssh");		/* op */
 	x->way = true;
-	x->c = ssh_channel_dial(s, host, (int)port, wake, &x->op);
+	x->c = ssh_channel_dial(s, host, (int)port, bind_wake, &x->op);
 	return await_open(L, x);
 }
 
@@ -297,13 +277,6 @@ wait_release(struct task_op *op)
 }
 
 static int
-l_wait_gc(lua_State *L)
-{
-	wait_release(lua_touserdata(L, 1));
-	return 0;
-}
-
-static int
 wait_finish(lua_State *L, struct task_op *op)
 {
 	struct lua_channel *channel = ((struct wait_op *)op)->channel;
@@ -337,7 +310,7 @@ l_wait(lua_State *L)
 	lua_setiuservalue(L, -2, 1);
 	x->channel = channel;
 	channel->waiter = &x->op;
-	ssh_channel_wait(channel->c, wake, &x->op);
+	ssh_channel_wait(channel->c, bind_wake, &x->op);
 	return task_await(L, &x->op);
 }
 
@@ -385,16 +358,11 @@ static const luaL_Reg channel_meta[] = {
 	{ NULL, NULL }
 };
 
-static const luaL_Reg exec_meta[] = { { "__gc", l_exec_gc }, { NULL, NULL } };
-static const luaL_Reg open_meta[] = { { "__gc", l_open_gc }, { NULL, NULL } };
-static const luaL_Reg wait_meta[] = { { "__gc", l_wait_gc }, { NULL, NULL } };
-static const luaL_Reg no_methods[] = { { NULL, NULL } };
-
 void
 ssh_bind_channel_classes(lua_State *L)
 {
 	bind_class(L, CHANNEL_MT, channel_methods, channel_meta);
-	bind_class(L, EXEC_MT, no_methods, exec_meta);
-	bind_class(L, OPEN_MT, no_methods, open_meta);
-	bind_class(L, WAIT_MT, no_methods, wait_meta);
+	bind_op_class(L, EXEC_MT);
+	bind_op_class(L, OPEN_MT);
+	bind_op_class(L, WAIT_MT);
 }

@@ -118,13 +118,6 @@ op_release(struct task_op *op)
 	s->s.base.ops->when(&s->s.base, x->direction, NULL, NULL);
 }
 
-static int
-l_op_gc(lua_State *L)
-{
-	op_release(lua_touserdata(L, 1));
-	return 0;
-}
-
 static void read_step(void *arg);
 static void write_step(void *arg);
 
@@ -359,19 +352,6 @@ pump_release(struct task_op *op)
 }
 
 static int
-l_pump_gc(lua_State *L)
-{
-	pump_release(lua_touserdata(L, 1));
-	return 0;
-}
-
-static void
-pump_done(void *arg)
-{
-	task_wake(arg);
-}
-
-static int
 pump_finish(lua_State *L, struct task_op *op)
 {
 	struct pump_op *x = (struct pump_op *)op;
@@ -403,7 +383,7 @@ l_pump(lua_State *L)
 	lua_setiuservalue(L, -2, 1);
 	lua_pushvalue(L, 2);
 	lua_setiuservalue(L, -2, 2);
-	x->pump = stream_pump_start(host_loop(host_of(L)), &from->s.base, &to->s.base, pump_done, &x->op);
+	x->pump = stream_pump_start(host_loop(host_of(L)), &from->s.base, &to->s.base, bind_wake, &x->op);
 	if (x->pump == NULL)
 		return luaL_error(L, "out of memory");
 	from->busy[STREAM_READ] = to->busy[STREAM_WRITE] = true;
@@ -455,27 +435,13 @@ static const luaL_Reg stream_meta[] = {
 	{ NULL, NULL }
 };
 
-static const luaL_Reg op_meta[] = {
-	{ "__gc", l_op_gc },
-	{ NULL, NULL }
-};
-
-static const luaL_Reg pump_meta[] = {
-	{ "__gc", l_pump_gc },
-	{ NULL, NULL }
-};
-
-static const luaL_Reg no_methods[] = {
-	{ NULL, NULL }
-};
-
 int
 luaopen_runbook_core_stream(lua_State *L)
 {
 	bind_class(L, STREAM_MT, stream_methods, stream_meta);
-	bind_class(L, READ_MT, no_methods, op_meta);
-	bind_class(L, WRITE_MT, no_methods, op_meta);
-	bind_class(L, PUMP_MT, no_methods, pump_meta);
+	bind_op_class(L, READ_MT);
+	bind_op_class(L, WRITE_MT);
+	bind_op_class(L, PUMP_MT);
 	luaL_newlib(L, functions);
 	return 1;
 }

@@ -32,19 +32,6 @@ question_release(struct task_op *op)
 	x->question = NULL;
 }
 
-static int
-question_gc(lua_State *L)
-{
-	question_release(lua_touserdata(L, 1));
-	return 0;
-}
-
-static void
-question_done(void *arg)
-{
-	task_wake(arg);
-}
-
 /* The name of the secret, if it is to be one, is the op's user value. */
 static int
 question_finish(lua_State *L, struct task_op *op)
@@ -83,7 +70,7 @@ l_ask(lua_State *L)
 	luaL_setmetatable(L, QUESTION_MT);
 	lua_pushvalue(L, 3);
 	lua_setiuservalue(L, -2, 1);
-	x->question = terminal_ask(host_loop(host_of(L)), prompt, length, echo, question_done, x);
+	x->question = terminal_ask(host_loop(host_of(L)), prompt, length, echo, bind_wake, x);
 	if (x->question == NULL)
 		return bind_fail(L, "ENOMEM", "out of memory");
 	x->op.done = terminal_answer(x->question)->code != NULL;
@@ -194,13 +181,6 @@ edit_release(struct task_op *op)
 	terminal_editor_cancel(e->e);
 }
 
-static int
-edit_gc(lua_State *L)
-{
-	edit_release(lua_touserdata(L, 1));
-	return 0;
-}
-
 static void
 edit_done(void *arg)
 {
@@ -277,18 +257,14 @@ static const luaL_Reg editor_meta[] = {
 	{ NULL, NULL }
 };
 
-static const luaL_Reg no_methods[] = { { NULL, NULL } };
-static const luaL_Reg meta[] = { { "__gc", question_gc }, { NULL, NULL } };
-static const luaL_Reg edit_meta[] = { { "__gc", edit_gc }, { NULL, NULL } };
-
 int luaopen_runbook_core_terminal(lua_State *L);
 
 int
 luaopen_runbook_core_terminal(lua_State *L)
 {
-	bind_class(L, QUESTION_MT, no_methods, meta);
+	bind_op_class(L, QUESTION_MT);
 	bind_class(L, EDITOR_MT, editor_methods, editor_meta);
-	bind_class(L, EDIT_MT, no_methods, edit_meta);
+	bind_op_class(L, EDIT_MT);
 	luaL_newlib(L, functions);
 	return 1;
 }

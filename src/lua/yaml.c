@@ -225,10 +225,6 @@ static const luaL_Reg functions[] = {
 	{ NULL, NULL },
 };
 
-static const luaL_Reg no_methods[] = {
-	{ NULL, NULL },
-};
-
 static const luaL_Reg doc_meta[] = {
 	{ "__gc", doc_gc },
 	{ NULL, NULL },
@@ -239,7 +235,7 @@ int luaopen_runbook_core_yaml(lua_State *L);
 int
 luaopen_runbook_core_yaml(lua_State *L)
 {
-	bind_class(L, DOC_MT, no_methods, doc_meta);
+	bind_class(L, DOC_MT, NULL, doc_meta);
 	luaL_newlib(L, functions);
 	return 1;
 }
