@@ -1,16 +1,15 @@
--- Ports that others connect to, and the tunnels made of them: through ssh servers, both ways.
+-- Tunnels through ssh servers, both ways.
 
-local core = require "runbook.core.ssh"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local gate = require "runbook.core.gate"
 local http = require "runbook.http"
 local lab = require "spec.support.lab"
-local listen = require "runbook.core.listen"
 local place = require "runbook.place"
 local places = require "spec.support.places"
 local plan = require "runbook.plan"
+local ports = require "spec.support.ports"
 local runs = require "spec.support.runs"
 local ssh = require "runbook.ssh"
 local task = require "runbook.task"
@@ -21,58 +20,6 @@ local function raised(fn, ...)
   assert.is_false(ok)
   assert.is_true(errors.is(err), tostring(err))
   return err
-end
-
--- The other end of a port on 127.0.0.1, in Lua: machines share our loopback network.
-local function connect(port)
-  return ssh.dial(places.by_ssh(), "127.0.0.1", port)
-end
-
-local function listener_on(host, port)
-  return assert(gate.call("read", listen.open, host, port))
-end
-
-local function free_port()
-  local listener <close> = listener_on("127.0.0.1", 0)
-  return listener:port()
-end
-
-local function is_free(port)
-  local listener <close> = gate.call("read", listen.open, "127.0.0.1", port)
-  return listener ~= nil
-end
-
--- A server that is far away has yet to hear of it.
-local function assert_nothing_listens(port)
-  world.wait_until("a free port", function() return is_free(port) end)
-end
-
--- Calls `fn("127.0.0.1:PORT", port)` while every connection to that port is served by `serve(stream)`.
-local function with_server(serve, fn)
-  local listener <close> = listener_on("127.0.0.1", 0)
-  local workers = {}
-  local first = task.spawn(function()
-    while true do
-      local near, _, code = listener:accept()
-      if not near then
-        return code
-      end
-      workers[#workers + 1] = task.spawn(function()
-        local s <close> = near
-        serve(s)
-      end)
-    end
-  end)
-  local r = table.pack(pcall(fn, ("127.0.0.1:%d"):format(listener:port()), listener:port()))
-  listener:close()
-  task.join(first)
-  for _, worker in ipairs(workers) do
-    worker:cancel()
-    task.join(worker)
-  end
-  if not r[1] then
-    error(r[2], 0)
-  end
 end
 
 local function read_all(s)
@@ -121,60 +68,6 @@ end)
 
 teardown(ssh.close)
 
-describe("a listener", function()
-  it("has a port, and says which address it cannot have", function()
-    local first <close> = listener_on("127.0.0.1", 0)
-    assert.is_true(first:port() > 0)
-    local function code(host, port)
-      return select(3, gate.call("read", listen.open, host, port))
-    end
-    assert.equal("EADDRINUSE", code("127.0.0.1", first:port()))
-    assert.equal("EADDRNOTAVAIL", code("192.0.2.1", 0))
-    assert.equal("EINVAL", code("localhost", 0))
-    assert.is_false(pcall(gate.call, "read", listen.open, "127.0.0.1", 65536))
-  end)
-
-  it("ends those who wait when it is closed, and can be closed twice", function()
-    local listener <close> = listener_on("127.0.0.1", 0)
-    local waiter = task.spawn(function() return select(3, listener:accept()) end)
-    task.sleep(0)
-    local ok, err = pcall(listener.accept, listener)
-    assert.is_false(ok)
-    assert.matches("another task waits", tostring(err))
-    listener:close()
-    listener:close()
-    assert.same({ true, "ECLOSED" }, { task.join(waiter) })
-    assert.is_false(pcall(listener.accept, listener))
-  end)
-
-  it("forgets who is cancelled, and gives the connection to the next", function()
-    local listener <close> = listener_on("127.0.0.1", 0)
-    local waiter = task.spawn(listener.accept, listener)
-    task.sleep(0)
-    waiter:cancel()
-    assert.is_false((task.join(waiter)))
-    local far <close> = connect(listener:port())
-    local near <close> = assert(listener:accept())
-    assert(far:write "hello\n")
-    assert.equal("hello", near:line())
-  end)
-
-  it("is collected with whoever waited", function()
-    local port
-    do
-      local listener = listener_on("127.0.0.1", 0)
-      port = listener:port()
-      local waiter = task.spawn(listener.accept, listener)
-      task.sleep(0)
-      waiter:cancel()
-      task.join(waiter)
-    end
-    collectgarbage()
-    collectgarbage()
-    assert.is_true(is_free(port))
-  end)
-end)
-
 -- What both kinds of tunnel must do. `open(to, fn)`: `fn(port)` runs while 127.0.0.1:port leads to `to`, "host:port".
 local kinds = {
   {
@@ -190,13 +83,13 @@ local kinds = {
 for _, kind in ipairs(kinds) do
   describe(kind.name, function()
     it("carries bytes both ways, and the end of each", function()
-      with_server(reverse, function(to, port)
+      ports.served(reverse, function(to, port)
         local sent = ("0123456789abcdef"):rep(100000)
         local used
         local got = kind.open(to, function(here)
           assert.are_not.equal(port, here)
           used = here
-          local s <close> = connect(here)
+          local s <close> = ports.connect(here)
           local writer = task.spawn(function()
             assert(s:write(sent))
             assert(s:half_close())
@@ -206,7 +99,7 @@ for _, kind in ipairs(kinds) do
           return all
         end)
         assert.is_true(got == sent:reverse())
-        assert_nothing_listens(used)
+        ports.must_be_free(used)
       end)
     end)
 
@@ -221,11 +114,11 @@ for _, kind in ipairs(kinds) do
     end)
 
     it("carries many at once", function()
-      with_server(echo, function(to)
+      ports.served(echo, function(to)
         kind.open(to, function(here)
           local streams, all = {}, {}
           for i = 1, 60 do
-            all[i] = function() streams[i] = connect(here) end
+            all[i] = function() streams[i] = ports.connect(here) end
           end
           task.all(all)
           for round = 1, 3 do
@@ -243,7 +136,7 @@ for _, kind in ipairs(kinds) do
     it("holds back who sends more than is read, and loses nothing of it", function()
       local piece = ("0123456789abcde\n"):rep(4096)
       local taken = 0
-      with_server(function(s)
+      ports.served(function(s)
         while taken < 96 << 20 and s:write(piece) do
           taken = taken + #piece
         end
@@ -253,7 +146,7 @@ for _, kind in ipairs(kinds) do
           local function resident()
             return tonumber(world.read("/proc/self/status"):match "VmRSS:%s*(%d+)") << 10
           end
-          local s <close> = connect(here)
+          local s <close> = ports.connect(here)
           local before, last = resident(), -1
           world.wait_until("a standstill", function()
             local still = taken > 0 and taken == last
@@ -275,17 +168,17 @@ for _, kind in ipairs(kinds) do
     end)
 
     it("closes a connection whose far port refuses, says why once, and goes on", function()
-      local port = free_port()
+      local port = ports.free()
       local to = ("127.0.0.1:%d"):format(port)
       local texts = noticing(function(texts)
         kind.open(to, function(here)
           for _ = 1, 3 do
-            local s <close> = connect(here)
+            local s <close> = ports.connect(here)
             assert.is_nil((s:read()))
           end
           world.wait_until("a notice", function() return texts[1] end)
-          local server <close> = listener_on("127.0.0.1", port)
-          local again <close> = connect(here)
+          local server <close> = ports.listener("127.0.0.1", port)
+          local again <close> = ports.connect(here)
           local far <close> = assert(server:accept())
           assert(far:write "here now\n")
           assert.equal("here now", again:line())
@@ -297,27 +190,27 @@ for _, kind in ipairs(kinds) do
     end)
 
     it("ends with its function: port, connections and tasks, also when that fails", function()
-      with_server(echo, function(to)
+      ports.served(echo, function(to)
         local left, used
         local err = raised(kind.open, to, function(here)
-          used, left = here, connect(here)
+          used, left = here, ports.connect(here)
           assert_asks_and_answers(left, "a")
           errors.raise { kind = "conflict", message = "enough" }
         end)
         assert.equal("enough", err.message)
         assert.is_nil((left:line()))
         left:close()
-        assert_nothing_listens(used)
+        ports.must_be_free(used)
       end)
     end)
 
     it("ends with the task that made it", function()
-      with_server(echo, function(to)
+      ports.served(echo, function(to)
         local left, used
         local maker = task.spawn(function()
           kind.open(to, function(here)
             used = here
-            local s = connect(here)
+            local s = ports.connect(here)
             assert_asks_and_answers(s, "a")
             left = s
             task.sleep(1000)
@@ -330,7 +223,7 @@ for _, kind in ipairs(kinds) do
         assert.is_true(errors.is_cancelled(err))
         assert.is_nil((left:line()))
         left:close()
-        assert_nothing_listens(used)
+        ports.must_be_free(used)
       end)
     end)
 
@@ -359,16 +252,16 @@ describe("a tunnel", function()
   it("survives the loss of the server's connection: what was open ends, what comes is connected anew", function()
     local relay <close> = world.relay { to = places.machine() }
     local at = places.by_ssh { port = relay.port, [1] = relay.address }
-    with_server(echo, function(to)
+    ports.served(echo, function(to)
       local texts = noticing(function(texts)
         at:tunnel({ to = to }, function(here)
-          local s <close> = connect(here)
+          local s <close> = ports.connect(here)
           assert_asks_and_answers(s, "before")
           relay:cut()
           assert.is_nil((s:line()))
           world.wait_until("a notice", function() return texts[1] end)
           relay:go()
-          local again <close> = connect(here)
+          local again <close> = ports.connect(here)
           assert_asks_and_answers(again, "after")
         end)
       end)
@@ -381,7 +274,7 @@ describe("a tunnel", function()
     local strict <close> = world.sshd { name = "strict", config = { "AllowTcpForwarding no" } }
     local texts = noticing(function(texts)
       lab.place(strict):tunnel({ to = "127.0.0.1:22" }, function(here)
-        local s <close> = connect(here)
+        local s <close> = ports.connect(here)
         assert.is_nil((s:read()))
         world.wait_until("a notice", function() return texts[1] end)
       end)
@@ -411,7 +304,7 @@ describe("a tunnel", function()
   end)
 
   it("is not opened when the server cannot be reached", function()
-    local at = places.by_ssh { port = free_port(), [1] = "127.0.0.1" }
+    local at = places.by_ssh { port = ports.free(), [1] = "127.0.0.1" }
     local ran = false
     assert.equal("unreachable", raised(at.tunnel, at, { to = "127.0.0.1:1" }, function() ran = true end).kind)
     assert.is_false(ran)
@@ -433,19 +326,19 @@ describe("a reverse tunnel", function()
   end)
 
   it("takes its streams from a function", function()
-    with_server(echo, function(_, port)
+    ports.served(echo, function(_, port)
       local asked = 0
       local function dial()
         asked = asked + 1
-        return asked == 2 and errors.raise { kind = "missing", message = "not this time" } or connect(port)
+        return asked == 2 and errors.raise { kind = "missing", message = "not this time" } or ports.connect(port)
       end
       local texts = noticing(function()
         lab.place(new):reverse_tunnel({ to = dial }, function(here)
-          local first <close> = connect(here)
+          local first <close> = ports.connect(here)
           assert_asks_and_answers(first, "one")
-          local second <close> = connect(here)
+          local second <close> = ports.connect(here)
           assert.is_nil((second:line()))
-          local third <close> = connect(here)
+          local third <close> = ports.connect(here)
           assert_asks_and_answers(third, "three")
           assert_asks_and_answers(first, "still")
         end)
@@ -457,16 +350,16 @@ describe("a reverse tunnel", function()
   it("is lost with its server, and found again on the same port", function()
     local relay <close> = world.relay { to = new }
     local at = ssh.host { relay.address, name = "new", port = relay.port, user = "root", identity = new.key, host_key = new.fingerprint }
-    with_server(echo, function(to)
+    ports.served(echo, function(to)
       local texts = noticing(function()
         at:reverse_tunnel({ to = to, via = lab.place(old) }, function(here)
-          local s <close> = connect(here)
+          local s <close> = ports.connect(here)
           assert_asks_and_answers(s, "before")
           relay:cut()
           assert.is_nil((s:line()))
           relay:go()
           local again = world.wait_until("the port again", function()
-            local ok, found = pcall(connect, here)
+            local ok, found = pcall(ports.connect, here)
             return ok and found
           end)
           assert_asks_and_answers(again, "after")
@@ -482,7 +375,7 @@ describe("a reverse tunnel", function()
     local at = ssh.host {
       relay.address, name = "new", port = relay.port, user = "root", identity = new.key, host_key = new.fingerprint, keepalive = 0.3,
     }
-    with_server(echo, function(to)
+    ports.served(echo, function(to)
       local texts = noticing(function(texts)
         at:reverse_tunnel({ to = to, via = lab.place(old) }, function(here)
           relay:stop()
@@ -493,10 +386,10 @@ describe("a reverse tunnel", function()
           world.wait_until("a port that is taken", function()
             return table.concat(texts, "\n"):find("it is taken there, or not allowed", 1, true)
           end, 40)
-          assert.is_false(is_free(here))
+          assert.is_false(ports.is_free(here))
           relay:cut()
           local again <close> = world.wait_until("the port again", function()
-            local ok, found = pcall(connect, here)
+            local ok, found = pcall(ports.connect, here)
             return ok and found
           end, 40)
           assert_asks_and_answers(again, "after")
@@ -509,14 +402,14 @@ describe("a reverse tunnel", function()
   it("stays what it is when the server that it leads to is lost", function()
     local relay <close> = world.relay { to = old }
     local via = ssh.host { relay.address, name = "old", port = relay.port, user = "root", identity = old.key, host_key = old.fingerprint }
-    with_server(echo, function(to)
+    ports.served(echo, function(to)
       lab.place(new):reverse_tunnel({ to = to, via = via }, function(here)
-        local s <close> = connect(here)
+        local s <close> = ports.connect(here)
         assert_asks_and_answers(s, "before")
         relay:cut()
         assert.is_nil((s:line()))
         relay:go()
-        local again <close> = connect(here)
+        local again <close> = ports.connect(here)
         assert_asks_and_answers(again, "after")
       end)
     end)
@@ -536,10 +429,10 @@ describe("a reverse tunnel", function()
 
   it("needs no more of a server than forwarding", function()
     local only <close> = world.sshd { name = "only", max_sessions = 0 }
-    with_server(echo, function(to)
+    ports.served(echo, function(to)
       lab.place(only):reverse_tunnel({ to = to, via = lab.place(old) }, function(here)
         for i = 1, 3 do
-          local s <close> = connect(here)
+          local s <close> = ports.connect(here)
           assert_asks_and_answers(s, "word " .. i)
         end
       end)
@@ -549,9 +442,9 @@ describe("a reverse tunnel", function()
   it("works one byte at a time", function()
     local relay <close> = world.relay { to = new, one = true }
     local at = ssh.host { relay.address, port = relay.port, user = "root", identity = new.key, host_key = new.fingerprint }
-    with_server(reverse, function(to)
+    ports.served(reverse, function(to)
       at:reverse_tunnel({ to = to, via = lab.place(old) }, function(here)
-        local s <close> = connect(here)
+        local s <close> = ports.connect(here)
         assert(s:write(("abc"):rep(1000)))
         assert(s:half_close())
         assert.equal(("cba"):rep(1000), read_all(s))
@@ -582,83 +475,14 @@ describe("a reverse tunnel", function()
   end)
 end)
 
-describe("a session's listener", function()
-  local function session()
-    return assert(core.connect {
-      host = new.address, port = new.port, user = "root", identities = { new.key }, pins = { new.fingerprint },
-    })
-  end
-
-  local function listening(s, port)
-    return gate.call("change", s.listen, s, "127.0.0.1", port)
-  end
-
-  it("is one of several, and stops at once when it is closed", function()
-    local s <close> = gate.call("read", session)
-    local a, b = assert(listening(s, 0)), assert(listening(s, 0))
-    assert.are_not.equal(a:port(), b:port())
-    local far <close> = connect(b:port())
-    local near <close> = assert(b:accept())
-    local port = a:port()
-    a:close()
-    assert_nothing_listens(port)
-    assert(far:write "still\n")
-    assert.equal("still", near:line())
-    assert.equal("EADDRINUSE", select(3, listening(s, b:port())))
-    port = b:port()
-    b:close()
-    assert_nothing_listens(port)
-    assert(near:write "lives on\n")
-    assert.equal("lives on", far:line())
-    assert.equal("0", tostring(gate.call("read", s.exec, s, "true").status))
-  end)
-
-  it("hangs up on those nobody took", function()
-    local s <close> = gate.call("read", session)
-    local listener = assert(listening(s, 0))
-    local far = {}
-    for i = 1, 5 do
-      far[i] = connect(listener:port())
-    end
-    local near <close> = assert(listener:accept())
-    listener:close()
-    local ended = 0
-    for i = 2, 5 do
-      ended = ended + (far[i]:line() == nil and 1 or 0)
-    end
-    assert.equal(4, ended)
-    assert(near:write "taken\n")
-    assert.equal("taken", far[1]:line())
-    for i = 1, 5 do
-      far[i]:close()
-    end
-  end)
-
-  it("ends with its session, and says how that ended", function()
-    local s = gate.call("read", session)
-    local listener = assert(listening(s, 0))
-    local waiter = task.spawn(function() return select(3, listener:accept()) end)
-    task.sleep(0.05)
-    s:close()
-    assert.same({ true, "ECLOSED" }, { task.join(waiter) })
-    assert.equal("ECLOSED", select(3, listener:accept()))
-    listener:close()
-    local lost <close> = gate.call("read", session)
-    local other <close> = assert(listening(lost, 0))
-    new:drop_connections()
-    assert.equal("ELOST", select(3, other:accept()))
-    assert.equal("ELOST", select(3, listening(lost, 0)))
-  end)
-end)
-
 describe("in a plan", function()
   before_each(runs.fresh)
   after_each(runs.clean)
 
   it("a tunnel is opened, for what is read through it; a reverse tunnel is listed, and not opened", function()
-    with_server(echo, function(to)
+    ports.served(echo, function(to)
       package.preload.tunnel_of_spec = function()
-        return { old = lab.place(old), new = lab.place(new), to = to, connect = connect }
+        return { old = lab.place(old), new = lab.place(new), to = to, connect = ports.connect }
       end
       local made = plan.make(runs.load [[
         local t = require "tunnel_of_spec"
@@ -688,11 +512,11 @@ describe("in a plan", function()
   end)
 
   it("and in a run both are", function()
-    with_server(echo, function(to)
+    ports.served(echo, function(to)
       local got
       lab.must(function()
         lab.place(new):reverse_tunnel({ to = to, via = lab.place(old) }, function(here)
-          local s <close> = connect(here)
+          local s <close> = ports.connect(here)
           s:write "run\n"
           got = s:line()
         end)

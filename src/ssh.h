@@ -141,8 +141,8 @@ void ssh_channel_free(struct ssh_channel *c);
 
 /*
  * The far side listens: on `host` as its server understands it, on `port` or (0) on one that is free.
- * done when it does (or does not: code).  A session that was silent for long enough to ask whether the
- * server is there cannot do this any more: libssh2 takes an old answer for a refusal.
+ * done when it does (or does not: code).  A session that had to ask whether the server is still there
+ * cannot do this any more (ENOTSUP): libssh2 keeps the answers, and would take one for a refusal.
  */
 struct ssh_listen;
 struct ssh_listen *ssh_listen_start(struct ssh_session *s, const char *host, int port, void (*done)(void *arg),

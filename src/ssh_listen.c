@@ -60,10 +60,12 @@ ssh_listen_start(struct ssh_session *s, const char *host, int port, void (*done)
 		l->next->link = &l->next;
 	s->listens = l;
 	ssh_session_hold(s);
-	if (!ssh_session_alive(s)) {
+	if (!ssh_session_alive(s))
 		fail(l, s->code, s->text);
+	else if (s->kept_alive)	/* libssh2 would take the oldest of those answers for the one to this */
+		fail(l, "ENOTSUP", "only a fresh ssh session can listen: this one was silent for a while");
+	if (l->base.code != NULL)
 		l->state = LISTEN_OVER;
-	}
 	ssh_session_kick(s);
 	return l;
 }

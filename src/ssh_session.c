@@ -231,6 +231,7 @@ ticked(uv_timer_t *clock)
 	}
 	libssh2_keepalive_config(s->lib, 1, 1);
 	libssh2_keepalive_send(s->lib, NULL);
+	s->kept_alive = true;
 	ssh_session_kick(s);
 }
 

@@ -121,6 +121,7 @@ struct ssh_session {
 
 	uint64_t heard;			/* wire->received at the last tick of the clock */
 	int unanswered;
+	bool kept_alive;		/* libssh2 has answers to our questions, for ever */
 	const char *code;
 	char text[512];
 };

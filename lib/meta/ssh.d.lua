@@ -123,9 +123,9 @@ function session:exec(command, stdin, limit) end
 ---@return { host: string, user: string, port: integer, address?: string, key_type: string, fingerprint: string, key: string, banner: string, method: string }
 function session:info() end
 
---- Have the server listen on a port of its machine, by tcpip-forward. What connects there is accepted here. Only on a
---- session that is fresh: after a silence in which the server was asked whether it is there, libssh2 takes the old answer for
---- a refusal. EDENIED when the server does not allow it; EADDRINUSE when it may also be that the port is taken.
+--- Have the server listen on a port of its machine, by tcpip-forward. What connects there is accepted here. EDENIED
+--- when the server does not allow it; EADDRINUSE when it may also be that the port is taken; ENOTSUP when the session is not
+--- fresh: after a silence in which the server was asked whether it is there, libssh2 would take the old answer for a refusal.
 ---
 ---Permit: change
 ---@async

@@ -145,8 +145,9 @@ local function way_to(o, c)
   end
 end
 
--- A session, and the program behind its stream. `shared`: the pool it is for, which keeps the password that was typed.
-local function connect(o, shared)
+-- A session, and the program behind its stream. `shared`: the pool it is for, which keeps the password that was typed;
+-- nothing, when another came about meanwhile that will do, unless it is to be a session `apart` from those.
+local function connect(o, shared, apart)
   secret.ready_all(o.identity, o.passphrase, o.certificate, o.password, o.answers)
   local c = config.of(o)
   local identities = identities_of(o, c)
@@ -165,7 +166,7 @@ local function connect(o, shared)
   local silent = c.batchmode == "yes"
   local session, message, code, details, typed = login.enter(try, {
     host = o.name or o.host, user = c.user, lost = shared.reached, silent = silent,
-    needless = function() return shared.narrow and #shared.connections > 0 end,
+    needless = function() return shared.narrow and not apart and #shared.connections > 0 end,
   })
   if not session and code then
     shared.typed = nil
@@ -299,7 +300,8 @@ end
 
 -- A connection that nobody shares, the caller's to close; and what must live as long as it.
 function Backend:fresh()
-  local session, carrier = connect(self.options)
+  local shared = pool_of(self.options)
+  local session, carrier = connect(shared.options, shared, true)
   unshared[session] = true
   return session, carrier
 end
@@ -413,8 +415,8 @@ end
 
 --- Have a port on 127.0.0.1 of this server while `fn(port)` runs. Each connection there goes through this process to a port
 --- that another server can reach, so that two that do not see each other can talk: `{ to = "127.0.0.1:22", via = old }`. When
---- the server is lost, it is connected anew and the port is the same. A plan lists it and does not open it; `port` is unknown
---- there.
+--- the server is lost, it is connected anew and the port is the same. Everybody on that server may connect to it. A plan
+--- lists it and does not open it; `port` is unknown there.
 ---@async
 ---@param o { to: string|(async fun(): runbook.stream), via?: runbook.Place }  a function gives a stream for each connection
 ---@param fn async fun(port: integer): any

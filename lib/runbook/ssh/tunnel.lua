@@ -255,7 +255,7 @@ local open_back = effect.verb {
   end,
 }
 
--- The server listens on a connection of its own: what is lost or closed with it is this tunnel and nothing else.
+-- The server listens on a connection of its own: only a fresh one can, and closing it is what never has to wait.
 local function listener_of(self)
   return function(port)
     return reaching(self.at, "the tunnel is tried", function()
