@@ -100,13 +100,6 @@ accept_release(struct task_op *op)
 }
 
 static int
-l_accept_gc(lua_State *L)
-{
-	accept_release(lua_touserdata(L, 1));
-	return 0;
-}
-
-static int
 accept_finish(lua_State *L, struct task_op *op)
 {
 	struct accept_op *x = (struct accept_op *)op;
@@ -185,14 +178,11 @@ static const luaL_Reg listener_meta[] = {
 	{ NULL, NULL }
 };
 
-static const luaL_Reg no_methods[] = { { NULL, NULL } };
-static const luaL_Reg accept_meta[] = { { "__gc", l_accept_gc }, { NULL, NULL } };
-
 int
 luaopen_runbook_core_listen(lua_State *L)
 {
 	bind_class(L, LISTENER_MT, listener_methods, listener_meta);
-	bind_class(L, ACCEPT_MT, no_methods, accept_meta);
+	bind_op_class(L, ACCEPT_MT);
 	luaL_newlib(L, functions);
 	return 1;
 }

@@ -368,12 +368,6 @@ connect_finish(lua_State *L, struct task_op *op)
 	return 1;
 }
 
-static void
-connected(void *arg)
-{
-	task_wake(arg);
-}
-
 /* ssh.connect{ host =, user =, ... } -> session | nil, message, code, details [, login] */
 static int
 l_connect(lua_State *L)
@@ -400,7 +394,7 @@ l_connect(lua_State *L)
 		lua_pop(L, 1);
 	}
 	x->o = NULL;
-	if ((x->connect = ssh_connect_start(hub, o, over, connected, &x->op)) == NULL)
+	if ((x->connect = ssh_connect_start(hub, o, over, bind_wake, &x->op)) == NULL)
 		return luaL_error(L, "out of memory");
 	return task_await(L, &x->op);
 }
@@ -548,14 +542,13 @@ static const luaL_Reg login_meta[] = {
 };
 
 static const luaL_Reg hub_meta[] = { { "__gc", l_hub_gc }, { NULL, NULL } };
-static const luaL_Reg no_methods[] = { { NULL, NULL } };
 
 int luaopen_runbook_core_ssh(lua_State *L);
 
 int
 luaopen_runbook_core_ssh(lua_State *L)
 {
-	bind_class(L, HUB_MT, no_methods, hub_meta);
+	bind_class(L, HUB_MT, NULL, hub_meta);
 	bind_class(L, LOGIN_MT, login_methods, login_meta);
 	bind_class(L, SSH_SESSION_MT, session_methods, session_meta);
 	ssh_bind_channel_classes(L);

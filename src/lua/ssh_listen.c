@@ -19,13 +19,6 @@ listen_release(struct task_op *op)
 }
 
 static int
-l_listen_gc(lua_State *L)
-{
-	listen_release(lua_touserdata(L, 1));
-	return 0;
-}
-
-static int
 listen_finish(lua_State *L, struct task_op *op)
 {
 	struct listen_op *x = (struct listen_op *)op;
@@ -42,12 +35,6 @@ listen_finish(lua_State *L, struct task_op *op)
 	lua_pushvalue(L, 1);				/* the arguments are where they were: the session */
 	lua_setiuservalue(L, -2, 1);
 	return 1;
-}
-
-static void
-wake(void *arg)
-{
-	task_wake(arg);
 }
 
 /* session:listen(host, port) -> listener | nil, message, code */
@@ -67,16 +54,13 @@ ssh_bind_listen(lua_State *L)
 	luaL_setmetatable(L, LISTEN_MT);
 	lua_pushvalue(L, 1);
 	lua_setiuservalue(L, -2, 1);
-	if ((x->listen = ssh_listen_start(s, host, (int)port, wake, &x->op)) == NULL)
+	if ((x->listen = ssh_listen_start(s, host, (int)port, bind_wake, &x->op)) == NULL)
 		return luaL_error(L, "out of memory");
 	return task_await(L, &x->op);
 }
 
-static const luaL_Reg no_methods[] = { { NULL, NULL } };
-static const luaL_Reg listen_meta[] = { { "__gc", l_listen_gc }, { NULL, NULL } };
-
 void
 ssh_bind_listen_class(lua_State *L)
 {
-	bind_class(L, LISTEN_MT, no_methods, listen_meta);
+	bind_op_class(L, LISTEN_MT);
 }
