@@ -21,7 +21,7 @@ export UBSAN_OPTIONS := print_stacktrace=1
 endif
 
 PKGS_BUILD := ca-certificates gcc libc6-dev libcurl4-openssl-dev libedit-dev liblua5.4-dev libsqlite3-dev libssl-dev \
-              libuv1-dev libyaml-dev lua-argparse lua5.4 make pkg-config zlib1g-dev
+              libuv1-dev libxxhash-dev libyaml-dev lua-argparse lua5.4 make musl-tools pkg-config zlib1g-dev
 PKGS_RUN   := libcurl4 libedit2 openssh-client rsync
 PKGS_WORLD := acl age attr busybox curl e2fsprogs fuse3 libpam0g-dev lua-busted openssh-server openssl lua-dkjson procps python3 sqlite3 sudo util-linux
 PKGS_LINT  := cppcheck lua-check shellcheck
@@ -37,6 +37,11 @@ ENGINES  := $(sort $(filter-out src/main.c,$(wildcard src/*.c)))
 BINDINGS := $(sort $(wildcard src/lua/*.c))
 MODULES  := $(shell grep -l '^luaopen_' $(BINDINGS))	# the others are parts of these
 BAKED    := $(sort $(shell find lib/runbook lib/man runbooks examples -type f ! -name '.*' ! -name '*.c' 2>/dev/null))
+
+# The program for the far sides: static and small, whatever is installed there.
+FAR_CC  ?= musl-gcc
+FAR_SRC := $(wildcard src/far/*.c) src/entry.c src/frame.c
+FAR     := $(BUILD)/far/runbook-far
 
 GENERATED := $(BUILD)/modules.o $(BUILD)/embedded.o
 LIB_OBJ   := $(ENGINES:src/%.c=$(BUILD)/%.o) $(BINDINGS:src/%.c=$(BUILD)/%.o) $(GENERATED)
@@ -83,8 +88,14 @@ $(GENERATED): $(BUILD)/%.o: $(BUILD)/%.c
 $(BUILD)/modules.c: src/embed.lua $(BUILD)/modules.list
 	$(LUA) src/embed.lua modules $@ $(MODULES)
 
-$(BUILD)/embedded.c: src/embed.lua $(BUILD)/embedded.list $(BAKED)
-	$(LUA) src/embed.lua sources $@ $(BAKED)
+$(BUILD)/embedded.c: src/embed.lua $(BUILD)/embedded.list $(BAKED) $(FAR)
+	$(LUA) src/embed.lua sources $@ $(BAKED) far=$(FAR)
+
+# -idirafter: xxhash.h is the distribution's, all other headers are the static library's own.
+$(FAR): $(FAR_SRC) $(wildcard src/far/*.h) src/entry.h src/frame.h $(BUILD)/deps/config.mk
+	@mkdir -p $(@D)
+	$(FAR_CC) -static -s -D_GNU_SOURCE -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Werror \
+		-O2 -idirafter /usr/include -pthread -o $@ $(FAR_SRC)
 
 # The lists change when a file comes or goes, which no time stamp of the files that are left would tell.
 $(BUILD)/modules.list: RB_LIST := $(MODULES)

@@ -43,7 +43,8 @@ end
 local function sources(paths)
   local entries = {}
   for i, path in ipairs(paths) do
-    entries[i] = { name = name_of(path), chunk = "@" .. path, bytes = read(path) }
+    local name, file = path:match "^([%w-]+)=(.+)$" -- bytes that are not found by their path
+    entries[i] = { name = name or name_of(path), chunk = "@" .. (file or path), bytes = read(file or path) }
   end
   entries[#entries + 1] = {
     name = "argparse",

@@ -12,7 +12,7 @@
 
 #define ENTRY_VERSION 1		/* of all that is below; both sides must be of one */
 
-#define ENTRY_HASH 16		/* XXH3, 128 bits, of a file's bytes (of a symlink's: its target's; else of nothing) */
+#define ENTRY_HASH 16		/* XXH3, 128 bits, of a file's bytes, as far/content.h says; zeros for all that is no file */
 #define ENTRY_ATTRIBUTES 8	/* XXH3, 64 bits, of its xattrs and ACLs in the order of their names; zeros: none */
 
 struct moment {
@@ -75,7 +75,7 @@ enum {
  *   'r' index, status, then for DONE: flags; the entry as it was at the source (entry_put) unless flag LINKED or REMOVED;
  *       attributes; hash when flag HASHED; inode, device, ctime (seconds, ns), blocks on the target; bytes sent
  *       else: errno, a few words
- *   'p' bytes so far, of files not answered yet, too
+ *   'p' bytes so far, of files not answered yet, too; nanoseconds that a stat takes at the source now (0: not known)
  *   'Q' the end: bytes, files.  Without it the stream was cut.
  */
 enum { RESULT = 'r', RESULT_PROGRESS = 'p', RESULT_END = 'Q' };
@@ -90,11 +90,12 @@ enum result_status {
 	RESULT_UNKEPT,		/* it is there, but the target did not keep all of it; the words say what */
 };
 
-enum { RESULT_HASHED = 1, RESULT_LINKED = 2, RESULT_REMOVED = 4 };
+/* RACY: the name was touched so shortly before it was read that a second touch would not show in its times. */
+enum { RESULT_HASHED = 1, RESULT_LINKED = 2, RESULT_REMOVED = 4, RESULT_RACY = 8 };
 
 /*
  * prove: the same work frames 'B', 'K' (index, path), 'Q' on stdin; for each on stdout
- *   'k' index, errno, then when that is 0: the entry, attributes, hash
+ *   'k' index, errno, then when that is 0: flags (RACY), the entry, attributes, hash
  * and 'Q' at the end.  A file that was written to while it was read has errno EAGAIN.
  */
 enum { PROVE_ENTRY = 'K', PROOF = 'k' };

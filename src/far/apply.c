@@ -1,0 +1,370 @@
+/*
+ * apply.c - brings one name into place.
+ *
+ * A file is made under a name of its own in its directory (a quota counts it where it belongs, a rename is never across
+ * file systems), readable for nobody else, filled, read back, given owner, attributes, mode and times, and renamed.
+ * Until then what stood there stays.
+ */
+#include "content.h"
+#include "receive.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+/* A name as it is being made. */
+struct making {
+	const struct task *task;
+	const struct wanted *wanted;
+	int at, fd;
+	const char *name;	/* where it goes */
+	char made[32];
+	bool bare;
+};
+
+static void
+give_up(const struct making *m, int error, const char *words)
+{
+	if (m->made[0])
+		unlinkat(m->at, m->made, 0);
+	say_error(m->task->index, error, words);
+}
+
+static void
+say_unkept(const struct task *t, const char *what, int error)
+{
+	say_failed(t->index, RESULT_UNKEPT, error, what);
+}
+
+/* What was written is what was sent; then it gets all else, and its name. */
+static void
+finish_file(struct making *m)
+{
+	const struct wanted *w = m->wanted;
+	unsigned char hash[ENTRY_HASH];
+	char words[64] = "";
+	struct stat st;
+	int error = content_hash(m->fd, &w->entry, hash);
+	if (error || memcmp(hash, w->hash, ENTRY_HASH) != 0) {
+		give_up(m, error ? error : EIO, "what was written reads back otherwise");
+		return;
+	}
+	int unkept = place_finish(w, m->fd, m->at, m->made, m->bare, words);
+	error = place_rename(m->at, m->made, m->name, &m->task->expect);
+	if (!error && fstat(m->fd, &st) != 0)
+		error = errno;
+	if (error) {
+		give_up(m, error, NULL);
+		return;
+	}
+	const char *lost = unkept ? words : place_unkept(w, &st);
+	if (lost)
+		say_unkept(m->task, lost, unkept);
+	else
+		say_done(m->task, RESULT_HASHED, w, &st, w->entry.size);
+}
+
+static int
+write_whole(int fd, uint64_t offset, const unsigned char *bytes, size_t length)
+{
+	while (length > 0) {
+		ssize_t n = pwrite(fd, bytes, length, (off_t)offset);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? errno : EIO;
+		bytes += n;
+		offset += (uint64_t)n;
+		length -= (size_t)n;
+		received_bytes += (uint64_t)n;
+	}
+	return 0;
+}
+
+static int
+write_parts(int fd, struct reader *r, uint64_t size)
+{
+	uint64_t end = 0;
+	for (uint64_t n = get_number(r); n > 0 && !r->failed; n--) {
+		uint64_t offset = get_number(r);
+		struct text part = get_text(r);
+		if (r->failed || offset > size || part.length > size - offset)
+			return EPROTO;
+		int error = write_whole(fd, offset, part.bytes, part.length);
+		if (error)
+			return error;
+		end = offset + part.length;
+	}
+	if (r->failed)
+		return EPROTO;
+	return end < size && ftruncate(fd, (off_t)size) != 0 ? errno : 0;
+}
+
+void
+apply_whole(struct cursor *c, struct task *t)
+{
+	struct wanted w;
+	struct making m = { .task = t, .wanted = &w };
+	if (!wanted_get(&t->payload, &w, true) || w.entry.type != 'f') {
+		say_failed(t->index, RESULT_SOURCE, EPROTO, "malformed");
+		return;
+	}
+	m.at = cursor_parent(c, t->path, &m.name);
+	m.fd = m.at < 0 ? -1 : place_open(m.at, m.made);
+	if (m.fd < 0) {
+		m.made[0] = '\0';
+		give_up(&m, errno, NULL);
+		return;
+	}
+	m.bare = !cursor_inherits(c);
+	int error = write_parts(m.fd, &t->payload, w.entry.size);
+	if (error)
+		give_up(&m, error, NULL);
+	else
+		finish_file(&m);
+	close(m.fd);
+}
+
+void
+apply_part(struct cursor *c, struct task *t)
+{
+	struct large *l = t->large;
+	const char *name;
+	pthread_mutex_lock(&l->lock);
+	if (l->fd < 0 && !l->error) {
+		int at = cursor_parent(c, l->path, &name);
+		l->fd = at < 0 ? -1 : place_open(at, l->name);
+		if (l->fd < 0)
+			l->error = errno;
+	}
+	int fd = l->fd, error = l->error;
+	pthread_mutex_unlock(&l->lock);
+	if (!error && t->type == DATA_CHUNK) {
+		uint64_t offset = get_number(&t->payload);
+		struct text part = get_text(&t->payload);
+		bool good = !t->payload.failed && offset <= l->size && part.length <= l->size - offset;
+		error = good ? write_whole(fd, offset, part.bytes, part.length) : EPROTO;
+		if (error) {
+			pthread_mutex_lock(&l->lock);
+			l->error = error;
+			pthread_mutex_unlock(&l->lock);
+		}
+	}
+}
+
+void
+apply_large(struct cursor *c, struct large *l)
+{
+	struct wanted w;
+	struct task t = { .index = l->index, .path = l->path, .expect = l->expect };
+	struct making m = { .task = &t, .wanted = &w, .fd = l->fd };
+	m.at = cursor_parent(c, l->path, &m.name);
+	if (m.at >= 0 && l->fd >= 0)
+		memcpy(m.made, l->name, sizeof m.made);
+	if (!l->end) {
+		if (m.made[0])
+			unlinkat(m.at, m.made, 0);
+	} else if (l->error || m.at < 0) {
+		give_up(&m, l->error ? l->error : errno, NULL);
+	} else if (!wanted_get(&l->end->payload, &w, true) || w.entry.type != 'f' || (l->size != ANY_SIZE && w.entry.size != l->size)) {
+		give_up(&m, EPROTO, "malformed");
+	} else if (ftruncate(l->fd, (off_t)w.entry.size) != 0) {
+		give_up(&m, errno, NULL);
+	} else {
+		m.bare = !cursor_inherits(c);
+		finish_file(&m);
+	}
+	if (l->fd >= 0)
+		close(l->fd);
+}
+
+/* The bytes are there; what else belongs to the file is brought. */
+void
+apply_check(struct cursor *c, struct task *t)
+{
+	struct wanted w;
+	struct stat st;
+	char words[64] = "";
+	const char *name;
+	if (!wanted_get(&t->payload, &w, true) || w.entry.type != 'f') {
+		say_failed(t->index, RESULT_SOURCE, EPROTO, "malformed");
+		return;
+	}
+	int at = cursor_parent(c, t->path, &name);
+	int error = at < 0 ? errno : !t->expect.there ? EBUSY : place_check(at, name, &t->expect, &st);
+	int fd = error ? -1 : openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (!error && fd < 0)
+		error = errno;
+	if (error) {
+		say_error(t->index, error, NULL);
+		return;
+	}
+	int unkept = place_finish(&w, fd, at, name, false, words);
+	if (fstat(fd, &st) != 0) {
+		say_error(t->index, errno, NULL);
+	} else {
+		const char *lost = unkept ? words : place_unkept(&w, &st);
+		if (lost)
+			say_unkept(t, lost, unkept);
+		else
+			say_done(t, RESULT_HASHED, &w, &st, 0);
+	}
+	close(fd);
+}
+
+static int
+make_node(const struct making *m)
+{
+	const struct entry *e = &m->wanted->entry;
+	if (e->type == 'l') {
+		char target[4097];
+		if (e->target.length >= sizeof target)
+			return ENAMETOOLONG;
+		memcpy(target, e->target.bytes, e->target.length);
+		target[e->target.length] = '\0';
+		return symlinkat(target, m->at, m->made) == 0 ? 0 : errno;
+	}
+	mode_t type = e->type == 'p' ? S_IFIFO : e->type == 's' ? S_IFSOCK : e->type == 'b' ? S_IFBLK : S_IFCHR;
+	dev_t node = e->type == 'b' || e->type == 'c' ? makedev((unsigned)(e->node >> 32), (unsigned)(e->node & 0xffffffff)) : 0;
+	return mknodat(m->at, m->made, type | 0600, node) == 0 ? 0 : errno;
+}
+
+void
+apply_node(struct cursor *c, struct task *t)
+{
+	struct wanted w;
+	struct stat st;
+	struct making m = { .task = t, .wanted = &w, .fd = -1 };
+	char words[64] = "";
+	if (!wanted_get(&t->payload, &w, false) || !strchr("lpsbc", w.entry.type)) {
+		say_failed(t->index, RESULT_SOURCE, EPROTO, "malformed");
+		return;
+	}
+	m.at = cursor_parent(c, t->path, &m.name);
+	place_name(m.made);
+	int error = m.at < 0 ? errno : make_node(&m);
+	if (error) {
+		m.made[0] = '\0';
+		give_up(&m, error, NULL);
+		return;
+	}
+	int unkept = place_finish(&w, -1, m.at, m.made, false, words);
+	error = place_rename(m.at, m.made, m.name, &t->expect);
+	if (!error && fstatat(m.at, m.name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+		error = errno;
+	if (error) {
+		give_up(&m, error, NULL);
+		return;
+	}
+	const char *lost = unkept ? words : place_unkept(&w, &st);
+	if (lost)
+		say_unkept(t, lost, unkept);
+	else
+		say_done(t, 0, &w, &st, 0);
+}
+
+/* rename(2): where old and new are one inode it does nothing, and the old name stays. */
+void
+apply_link(struct cursor *c, struct task *t)
+{
+	struct text other = get_text(&t->payload);
+	struct making m = { .task = t, .fd = -1 };
+	struct cursor beside;
+	struct stat st;
+	const char *leader;
+	char *path = t->payload.failed ? NULL : path_of(".", other);
+	if (!path) {
+		say_failed(t->index, RESULT_SOURCE, EPROTO, "malformed");
+		return;
+	}
+	cursor_open(&beside, c->root, false);
+	int from = cursor_parent(&beside, path, &leader);
+	m.at = from < 0 ? -1 : cursor_parent(c, t->path, &m.name);
+	place_name(m.made);
+	int error = m.at < 0 ? errno : linkat(from, leader, m.at, m.made, 0) == 0 ? 0 : errno;
+	cursor_close(&beside);
+	free(path);
+	if (error) {
+		m.made[0] = '\0';
+		give_up(&m, error, NULL);
+		return;
+	}
+	error = place_rename(m.at, m.made, m.name, &t->expect);
+	if (!error && fstatat(m.at, m.name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+		error = errno;
+	if (error) {
+		give_up(&m, error, NULL);
+		return;
+	}
+	unlinkat(m.at, m.made, 0);
+	say_done(t, RESULT_LINKED, NULL, &st, 0);
+}
+
+void
+apply_removal(struct cursor *c, struct task *t)
+{
+	const char *name;
+	struct stat st;
+	unsigned char type = get_byte(&t->payload);
+	t->expect = get_expect(&t->payload);
+	int at = cursor_parent(c, t->path, &name);
+	if (t->payload.failed || !*t->path || strcmp(name, ".") == 0) {
+		say_failed(t->index, RESULT_SOURCE, EPROTO, "malformed");
+		return;
+	}
+	int error = at < 0 ? errno : place_check(at, name, &t->expect, &st);
+	bool gone = error == ENOENT || (error == EBUSY && at >= 0 && fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) != 0);
+	if (!error && S_ISDIR(st.st_mode) != (type == 'd'))
+		error = EBUSY;
+	if (!gone && !error && unlinkat(at, name, type == 'd' ? AT_REMOVEDIR : 0) != 0)
+		error = errno;
+	if (gone || !error)
+		say_done(t, RESULT_REMOVED, NULL, NULL, 0);
+	else
+		say_error(t->index, error, NULL);
+}
+
+void
+apply_make_directory(struct cursor *c, struct task *t)
+{
+	if (cursor_enter(c, t->path, strlen(t->path)) < 0)
+		t->type = 0; /* apply_directory says why */
+}
+
+void
+apply_directory(struct cursor *c, struct task *t)
+{
+	struct wanted w;
+	struct stat st;
+	char words[64] = "", path[32];
+	if (!wanted_get(&t->payload, &w, false) || w.entry.type != 'd') {
+		say_failed(t->index, RESULT_SOURCE, EPROTO, "malformed");
+		return;
+	}
+	int at = cursor_enter(c, t->path, strlen(t->path));
+	int fd = at < 0 ? -1 : openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 && at >= 0 && errno == EACCES) { /* its owner may read it after a chmod */
+		snprintf(path, sizeof path, "/proc/self/fd/%d", at);
+		if (chmod(path, 0700) == 0)
+			fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	}
+	if (fd < 0) {
+		say_error(t->index, errno, NULL);
+		return;
+	}
+	int unkept = place_finish(&w, fd, at, ".", false, words);
+	if (fstat(fd, &st) != 0) {
+		say_error(t->index, errno, NULL);
+	} else {
+		const char *lost = unkept ? words : place_unkept(&w, &st);
+		if (lost)
+			say_unkept(t, lost, unkept);
+		else
+			say_done(t, 0, &w, &st, 0);
+	}
+	close(fd);
+}

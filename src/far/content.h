@@ -1,0 +1,33 @@
+/*
+ * content.h - the bytes of a file, and their hash.
+ *
+ * The hash does not see where holes are: it is taken over the blocks of 64 KiB that are not all zero, each after its
+ * number, and over the size at last (numbers as eight bytes, the lowest first).  So a hole need not be read.
+ */
+#ifndef RUNBOOK_FAR_CONTENT_H
+#define RUNBOOK_FAR_CONTENT_H
+
+#include "far.h"
+
+#define CONTENT_CHUNK ((size_t)256 << 10)
+
+/* A part of the file that is no hole; `offset` and order are ascending.  False ends it. */
+typedef bool content_sink(void *arg, uint64_t offset, const unsigned char *bytes, size_t length);
+
+/*
+ * Reads an open file from its beginning.  0, or errno; EAGAIN when it was written to meanwhile; ECANCELED when the sink
+ * ended it.  sink may be NULL, and attributes, which get what attributes_get appends.
+ */
+int content_read(int fd, const struct entry *e, content_sink *sink, void *arg, struct buffer *attributes,
+                 unsigned char hash[static ENTRY_HASH]);
+
+/* The hash alone, of a file that is nobody else's. */
+int content_hash(int fd, const struct entry *e, unsigned char hash[static ENTRY_HASH]);
+
+/* The file at a path: opened, unless it is none any more (EAGAIN), and what fstat says. */
+int content_open(struct cursor *c, const char *path, int *fd, struct entry *e);
+
+/* Was it touched within the last moments before now, as this machine's clock has it? */
+bool content_is_racy(const struct entry *e);
+
+#endif

@@ -1,0 +1,93 @@
+#include "pace.h"
+
+#include "work.h"
+
+#include <time.h>
+
+#define LIMIT    3			/* times the quiet stat */
+#define FLOOR    UINT64_C(200000)	/* below this many nanoseconds nobody is disturbed */
+#define SECOND   UINT64_C(1000000000)
+#define STEP     UINT64_C(10000000)	/* nanoseconds of pause more or less */
+#define MOST     UINT64_C(2000000000)
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+	uint64_t rate, free_at;		/* when the next byte may go */
+	uint64_t quiet, average, pause, judged_at, said_at;
+	bool says;
+} pace;
+
+static void
+rest(uint64_t nanoseconds)
+{
+	struct timespec t = { (time_t)(nanoseconds / SECOND), (long)(nanoseconds % SECOND) };
+	nanosleep(&t, NULL);
+}
+
+void
+pace_open(const struct far_options *o, bool says)
+{
+	pace.rate = o->rate;
+	pace.quiet = o->gently ? o->quiet : 0;
+	pace.says = says;
+	pace.said_at = pace.judged_at = far_clock();
+}
+
+void
+pace_bytes(size_t bytes)
+{
+	if (pace.rate == 0)
+		return;
+	pthread_mutex_lock(&lock);
+	uint64_t now = far_clock();
+	if (pace.free_at < now)
+		pace.free_at = now;
+	uint64_t wait = pace.free_at - now;
+	pace.free_at += (uint64_t)((double)bytes * (double)SECOND / (double)pace.rate);
+	pthread_mutex_unlock(&lock);
+	if (wait)
+		rest(wait);
+}
+
+void
+pace_turn(void)
+{
+	pthread_mutex_lock(&lock);
+	uint64_t pause = pace.pause;
+	pthread_mutex_unlock(&lock);
+	if (pause)
+		rest(pause);
+}
+
+/* Once in a tenth of a second the pause grows by half, or shrinks by a quarter. */
+static void
+judge(uint64_t now)
+{
+	uint64_t limit = LIMIT * pace.quiet > FLOOR ? LIMIT * pace.quiet : FLOOR;
+	pace.judged_at = now;
+	if (pace.quiet && pace.average > limit)
+		pace.pause = pace.pause + pace.pause / 2 + STEP < MOST ? pace.pause + pace.pause / 2 + STEP : MOST;
+	else
+		pace.pause = pace.pause > STEP ? pace.pause - pace.pause / 4 - STEP / 4 : 0;
+}
+
+void
+pace_stat(uint64_t nanoseconds)
+{
+	pthread_mutex_lock(&lock);
+	uint64_t now = far_clock();
+	pace.average = pace.average ? pace.average - pace.average / 16 + nanoseconds / 16 : nanoseconds;
+	if (now - pace.judged_at > SECOND / 10)
+		judge(now);
+	bool say = pace.says && now - pace.said_at > SECOND;
+	uint64_t average = pace.average;
+	if (say)
+		pace.said_at = now;
+	pthread_mutex_unlock(&lock);
+	if (say) {
+		struct buffer p = { 0 };
+		put_number(&p, average);
+		out_frame(DATA_STAT, &p);
+		buffer_free(&p);
+	}
+}

@@ -1,0 +1,18 @@
+/*
+ * pace.h - how fast the sender may be: a rate in bytes, and a governor that gives way to the people who use the source.
+ *
+ * The governor knows how long a stat took before anything was copied.  When it takes three times as long, the threads
+ * take turns with pauses that grow, and shrink again when it is well.
+ */
+#ifndef RUNBOOK_FAR_PACE_H
+#define RUNBOOK_FAR_PACE_H
+
+#include "far.h"
+
+/* With `says`, what was measured goes out as a frame once in a second. */
+void pace_open(const struct far_options *o, bool says);
+void pace_bytes(size_t bytes);		/* waits until so many may go */
+void pace_turn(void);			/* waits while the source is in trouble */
+void pace_stat(uint64_t nanoseconds);	/* one was measured */
+
+#endif

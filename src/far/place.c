@@ -1,0 +1,194 @@
+#include "receive.h"
+
+#define XXH_INLINE_ALL
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE 1	/* linux/fs.h */
+#endif
+
+bool
+wanted_get(struct reader *r, struct wanted *w, bool hashed)
+{
+	memset(w, 0, sizeof *w);
+	entry_get(r, &w->entry);
+	struct text attributes = get_text(r);
+	w->attributes = reader_of(attributes.bytes, attributes.length);
+	struct buffer as_they_came = { .bytes = (unsigned char *)(uintptr_t)attributes.bytes, .length = attributes.length };
+	attributes_digest(&as_they_came, w->digest);
+	if (hashed) {
+		w->flags = (unsigned)get_number(r) & RESULT_RACY;
+		const unsigned char *hash = get_bytes(r, ENTRY_HASH);
+		if (hash)
+			memcpy(w->hash, hash, ENTRY_HASH);
+	}
+	w->source = w->entry;
+	if (receive_options.owner_given) {
+		w->entry.uid = receive_options.uid;
+		w->entry.gid = receive_options.gid;
+	}
+	return !r->failed;
+}
+
+void
+place_name(char name[static 32])
+{
+	static _Atomic unsigned long count;
+	snprintf(name, 32, LEFTOVER "%lx.%lx", receive_process, (unsigned long)count++);
+}
+
+/* A directory of a user may be read-only for that very user; its own mode comes back when it is finished. */
+static bool
+make_writable(int at)
+{
+	char path[32];
+	struct stat st;
+	if (geteuid() == 0 || fstat(at, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 0700) == 0700)
+		return false;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", at);
+	return chmod(path, (st.st_mode & 07777) | 0700) == 0;
+}
+
+int
+place_open(int at, char name[static 32])
+{
+	const int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+	place_name(name);
+	int fd = openat(at, name, flags, 0600);
+	if (fd < 0 && errno == EACCES && make_writable(at))
+		fd = openat(at, name, flags, 0600);
+	return fd;
+}
+
+static int
+set_mode_and_times(const struct wanted *w, int fd, int at, const char *name)
+{
+	const struct timespec times[2] = {
+		{ .tv_nsec = UTIME_OMIT },
+		{ (time_t)w->entry.modified.seconds, (long)w->entry.modified.nanoseconds },
+	};
+	if (fd >= 0)
+		return fchmod(fd, w->entry.mode) != 0 || futimens(fd, times) != 0 ? errno : 0;
+	if (w->entry.type != 'l' && fchmodat(at, name, w->entry.mode, 0) != 0)
+		return errno;
+	return utimensat(at, name, times, AT_SYMLINK_NOFOLLOW) != 0 ? errno : 0;
+}
+
+/* In this order: a change of owner clears suid and capabilities, an ACL changes the mode. */
+int
+place_finish(const struct wanted *w, int fd, int at, const char *name, bool bare, char words[static 64])
+{
+	uid_t uid = w->entry.uid;
+	gid_t gid = w->entry.gid;
+	if ((fd >= 0 ? fchown(fd, uid, gid) : fchownat(at, name, uid, gid, AT_SYMLINK_NOFOLLOW)) != 0) {
+		snprintf(words, 64, "owner %lu:%lu", (unsigned long)uid, (unsigned long)gid);
+		return errno;
+	}
+	struct reader attributes = w->attributes;
+	int error = attributes_set(&attributes, fd, at, name, bare, words);
+	if (error)
+		return error;
+	error = set_mode_and_times(w, fd, at, name);
+	if (error)
+		snprintf(words, 64, "mode and times");
+	return error;
+}
+
+int
+place_check(int at, const char *name, const struct expect *expect, struct stat *st)
+{
+	if (fstatat(at, name, st, AT_SYMLINK_NOFOLLOW) != 0)
+		return errno == ENOENT && !expect->there ? 0 : errno == ENOENT ? EBUSY : errno;
+	if (!expect->there)
+		return EEXIST;
+	struct moment changed = { st->st_ctim.tv_sec, (uint32_t)st->st_ctim.tv_nsec };
+	bool same = st->st_ino == expect->inode && (S_ISDIR(st->st_mode) || moment_is(changed, expect->changed));
+	return same ? 0 : EBUSY;
+}
+
+int
+place_rename(int at, const char *made, const char *name, const struct expect *expect)
+{
+	struct stat st;
+	if (!expect->there) {
+		if (syscall(SYS_renameat2, at, made, at, name, RENAME_NOREPLACE) == 0)
+			return 0;
+		if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP)
+			return errno;
+	}
+	int error = place_check(at, name, expect, &st);
+	if (error)
+		return error;
+	return renameat(at, made, at, name) == 0 ? 0 : errno;
+}
+
+const char *
+place_unkept(const struct wanted *w, const struct stat *st)
+{
+	struct entry e;
+	entry_of_stat(&e, st);
+	if (e.type != w->entry.type)
+		return "its type";
+	if (e.type == 'f' && e.size != w->entry.size)
+		return "its size";
+	if (e.uid != w->entry.uid || e.gid != w->entry.gid)
+		return "its owner";
+	if (e.type != 'l' && e.mode != w->entry.mode)
+		return "its mode";
+	if (!moment_is(e.modified, w->entry.modified))
+		return "its time";
+	return NULL;
+}
+
+void
+say_done(const struct task *t, unsigned flags, const struct wanted *w, const struct stat *st, uint64_t bytes)
+{
+	struct buffer p = { 0 };
+	struct entry e;
+	put_number(&p, t->index);
+	put_number(&p, RESULT_DONE);
+	put_number(&p, flags | (w ? w->flags : 0));
+	if (w) {
+		entry_put(&p, &w->source);
+		put_bytes(&p, w->digest, ENTRY_ATTRIBUTES);
+		if (flags & RESULT_HASHED)
+			put_bytes(&p, w->hash, ENTRY_HASH);
+	}
+	if (st) {
+		entry_of_stat(&e, st);
+		put_number(&p, e.inode);
+		put_number(&p, e.device);
+		put_signed(&p, e.changed.seconds);
+		put_number(&p, e.changed.nanoseconds);
+		put_number(&p, e.blocks);
+	}
+	put_number(&p, bytes);
+	out_frame(RESULT, &p);
+	buffer_free(&p);
+	received_files++;
+}
+
+void
+say_failed(uint64_t index, enum result_status status, int error, const char *words)
+{
+	struct buffer p = { 0 };
+	put_number(&p, index);
+	put_number(&p, status);
+	put_number(&p, (uint64_t)error);
+	put_text(&p, words, strlen(words));
+	out_frame(RESULT, &p);
+	buffer_free(&p);
+}
+
+void
+say_error(uint64_t index, int error, const char *words)
+{
+	bool conflict = error == EEXIST || error == EBUSY || error == ENOTEMPTY || error == ELOOP || error == ENOTDIR || error == EISDIR;
+	say_failed(index, conflict ? RESULT_CONFLICT : RESULT_TARGET, error, words ? words : strerror(error));
+}

@@ -1,0 +1,407 @@
+/*
+ * receive.c - takes what a sender sends and hands it to threads.
+ *
+ * Removals and directories wait for the end of their phase: removals begin with what is no directory and go on with the
+ * deepest; directories are all made first and get their times last, as nothing is made in them any more.
+ */
+#include "receive.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#define QUEUED ((size_t)32 << 20)
+#define PROGRESS UINT64_C(500000000)	/* nanoseconds */
+
+struct far_options receive_options;
+unsigned long receive_process;
+_Atomic uint64_t received_bytes, received_files;
+
+struct list {
+	struct task **tasks;
+	size_t count, room;
+};
+
+static struct {
+	struct pool *pool;
+	struct list removals, directories;
+	struct large *large;
+	uint64_t stat, said_at, said_bytes, removed;
+} receive;
+
+static void
+keep(struct list *l, struct task *t)
+{
+	if (l->count == l->room) {
+		l->room = l->room ? 2 * l->room : 64;
+		l->tasks = realloc(l->tasks, l->room * sizeof *l->tasks);
+		if (!l->tasks)
+			far_die(EX_OSERR, "out of memory");
+	}
+	l->tasks[l->count++] = t;
+}
+
+static struct task *
+task_of(const struct frame *f)
+{
+	struct task *t = far_memory(sizeof *t);
+	t->type = f->type;
+	t->length = (size_t)(f->payload.end - f->payload.at);
+	t->bytes = far_memory(t->length);
+	memcpy(t->bytes, f->payload.at, t->length);
+	t->payload = reader_of(t->bytes, t->length);
+	return t;
+}
+
+static void
+free_task(struct task *t)
+{
+	free(t->path);
+	free(t->bytes);
+	free(t);
+}
+
+static void
+malformed(void)
+{
+	far_die(EX_PROTOCOL, "the sender's words are malformed");
+}
+
+static void
+take_head(struct task *t, bool expects)
+{
+	t->index = get_number(&t->payload);
+	t->path = path_of(".", get_text(&t->payload));
+	if (expects)
+		t->expect = get_expect(&t->payload);
+	if (!t->path || t->payload.failed)
+		malformed();
+}
+
+static void
+run(struct cursor *c, void *arg)
+{
+	struct task *t = arg;
+	switch (t->type) {
+	case DATA_WHOLE: apply_whole(c, t); break;
+	case WORK_CHECK: apply_check(c, t); break;
+	case WORK_NODE: apply_node(c, t); break;
+	case WORK_LINK: apply_link(c, t); break;
+	case WORK_REMOVE: apply_removal(c, t); break;
+	}
+	free_task(t);
+}
+
+static void
+run_make(struct cursor *c, void *arg)
+{
+	apply_make_directory(c, arg);
+}
+
+static void
+run_directory(struct cursor *c, void *arg)
+{
+	apply_directory(c, arg);
+	free_task(arg);
+}
+
+static void
+leave(struct cursor *c, struct large *l)
+{
+	if (atomic_fetch_sub(&l->left, 1) != 1)
+		return;
+	apply_large(c, l);
+	if (l->end)
+		free_task(l->end);
+	pthread_mutex_destroy(&l->lock);
+	free(l->path);
+	free(l);
+}
+
+static void
+run_part(struct cursor *c, void *arg)
+{
+	struct task *t = arg;
+	struct large *l = t->large;
+	if (t->type != DATA_DROP)
+		apply_part(c, t);
+	if (t->type == DATA_DONE)
+		l->end = t;
+	else
+		free_task(t);
+	leave(c, l);
+}
+
+static struct large **
+large_by(uint64_t id)
+{
+	struct large **at = &receive.large;
+	while (*at && (*at)->id != id)
+		at = &(*at)->next;
+	return at;
+}
+
+static void
+begin_large(uint64_t id, uint64_t index, const char *path, const struct expect *expect, uint64_t size)
+{
+	struct large *l = far_memory(sizeof *l);
+	*l = (struct large){ .id = id, .index = index, .expect = *expect, .size = size, .fd = -1, .left = 1, .next = receive.large };
+	l->path = far_memory(strlen(path) + 1);
+	strcpy(l->path, path);
+	pthread_mutex_init(&l->lock, NULL);
+	receive.large = l;
+}
+
+/* Ends what the list knows of it; its own count is the last one to go, in a thread, as that may take long. */
+static void
+end_large(struct large **at, struct task *t)
+{
+	struct large *l = *at;
+	*at = l->next;
+	t->large = l;
+	pool_add(receive.pool, run_part, t, t->length);
+}
+
+static void
+take_large(struct task *t)
+{
+	uint64_t id = get_number(&t->payload);
+	if (t->type == DATA_BEGIN) {
+		take_head(t, true);
+		uint64_t size = get_number(&t->payload);
+		if (t->payload.failed)
+			malformed();
+		begin_large(id, t->index, t->path, &t->expect, size);
+		free_task(t);
+		return;
+	}
+	struct large **at = large_by(id);
+	if (!*at || t->payload.failed)
+		malformed();
+	if (t->type == DATA_CHUNK) {
+		t->large = *at;
+		(*at)->left++;
+		pool_add(receive.pool, run_part, t, t->length);
+	} else if (t->type == DATA_AGAIN) {
+		struct large *old = *at;
+		begin_large(id, old->index, old->path, &old->expect, ANY_SIZE);
+		for (at = &receive.large; *at != old;)
+			at = &(*at)->next;
+		t->type = DATA_DROP;
+		end_large(at, t);
+	} else {
+		end_large(at, t);
+	}
+}
+
+/* The stream ended too early: nothing half is left lying about. */
+static void
+drop_large(void)
+{
+	while (receive.large) {
+		struct task *t = far_memory(sizeof *t);
+		t->type = DATA_DROP;
+		end_large(&receive.large, t);
+	}
+	pool_wait(receive.pool);
+}
+
+static size_t
+depth_of(const struct task *t)
+{
+	size_t depth = 0;
+	for (const char *at = t->path; *at; at++)
+		depth += *at == '/';
+	return depth;
+}
+
+static int
+deepest_first(const void *a, const void *b)
+{
+	size_t x = depth_of(*(struct task *const *)a), y = depth_of(*(struct task *const *)b);
+	return (x < y) - (x > y);
+}
+
+static void
+sort(struct list *l)
+{
+	if (l->count)
+		qsort(l->tasks, l->count, sizeof *l->tasks, deepest_first);
+}
+
+static bool
+removes_directory(const struct task *t)
+{
+	return t->payload.at < t->payload.end && *t->payload.at == 'd';
+}
+
+static void
+finish_removals(void)
+{
+	struct list *l = &receive.removals;
+	size_t left = 0;
+	for (size_t i = 0; i < l->count; i++) {
+		if (removes_directory(l->tasks[i]))
+			l->tasks[left++] = l->tasks[i];
+		else
+			pool_add(receive.pool, run, l->tasks[i], l->tasks[i]->length);
+	}
+	l->count = left;
+	sort(l);
+	size_t depth = SIZE_MAX;
+	for (size_t i = 0; i < l->count; i++) {
+		size_t here = depth_of(l->tasks[i]);
+		if (here != depth)
+			pool_wait(receive.pool);
+		depth = here;
+		pool_add(receive.pool, run, l->tasks[i], l->tasks[i]->length);
+	}
+	pool_wait(receive.pool);
+	l->count = 0;
+}
+
+static void
+finish_directories(void)
+{
+	struct list *l = &receive.directories;
+	for (size_t i = 0; i < l->count; i++)
+		pool_add(receive.pool, run_make, l->tasks[i], l->tasks[i]->length);
+	pool_wait(receive.pool);
+	sort(l);
+	size_t depth = SIZE_MAX;
+	for (size_t i = 0; i < l->count; i++) {
+		size_t here = depth_of(l->tasks[i]);
+		if (here != depth && geteuid() != 0) /* who is not root cannot come through a directory that is closed already */
+			pool_wait(receive.pool);
+		depth = here;
+		pool_add(receive.pool, run_directory, l->tasks[i], l->tasks[i]->length);
+	}
+	pool_wait(receive.pool);
+	l->count = 0;
+}
+
+static void
+finish_phase(void)
+{
+	pool_wait(receive.pool);
+	finish_removals();
+	finish_directories();
+	cursor_forget_all();
+}
+
+static void
+say_progress(bool always)
+{
+	uint64_t now = far_clock();
+	if (!always && now - receive.said_at < PROGRESS)
+		return;
+	struct buffer p = { 0 };
+	put_number(&p, received_bytes);
+	put_number(&p, receive.stat);
+	out_frame(RESULT_PROGRESS, &p);
+	out_flush();
+	buffer_free(&p);
+	receive.said_at = now;
+}
+
+static void
+take_removal(struct task *t)
+{
+	take_head(t, false);
+	if (++receive.removed > receive_options.most_removed) {
+		say_failed(t->index, RESULT_CONFLICT, E2BIG, "more would be removed than is allowed");
+		free_task(t);
+	} else {
+		keep(&receive.removals, t);
+	}
+}
+
+static void
+pass_on_failure(struct task *t)
+{
+	struct buffer p = { 0 };
+	put_bytes(&p, t->bytes, t->length);
+	out_frame(RESULT, &p);
+	buffer_free(&p);
+	free_task(t);
+}
+
+static void
+take(const struct frame *f)
+{
+	struct task *t = task_of(f);
+	switch (f->type) {
+	case DATA_WHOLE: case WORK_CHECK: case WORK_NODE: case WORK_LINK:
+		take_head(t, true);
+		pool_add(receive.pool, run, t, t->length);
+		break;
+	case DATA_BEGIN: case DATA_CHUNK: case DATA_AGAIN: case DATA_DONE: case DATA_DROP: take_large(t); break;
+	case WORK_REMOVE: take_removal(t); break;
+	case WORK_DIRECTORY:
+		take_head(t, false);
+		keep(&receive.directories, t);
+		break;
+	case DATA_FAILED: pass_on_failure(t); break;
+	case DATA_STAT:
+		receive.stat = get_number(&t->payload);
+		free_task(t);
+		break;
+	default: malformed();
+	}
+}
+
+static void
+say_end(void)
+{
+	struct buffer p = { 0 };
+	say_progress(true);
+	put_number(&p, received_bytes);
+	put_number(&p, received_files);
+	out_frame(RESULT_END, &p);
+	out_flush();
+	buffer_free(&p);
+}
+
+int
+far_receive(const struct far_options *o)
+{
+	struct frame_input in;
+	struct frame f;
+	bool ended = false;
+	receive_options = *o;
+	receive_process = (unsigned long)getpid();
+	int root = open(o->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		far_die(EX_CANTCREAT, "%s: %s", o->root, strerror(errno));
+	receive.pool = pool_open(far_threads(o, root), root, true, QUEUED);
+	frame_input_open(&in, STDIN_FILENO);
+	while (!ended && frame_next(&in, &f) == 1) {
+		if (f.type == WORK_BARRIER || f.type == WORK_END) {
+			finish_phase();
+			ended = f.type == WORK_END;
+		} else {
+			take(&f);
+		}
+		say_progress(false);
+	}
+	if (!ended) {
+		drop_large();
+		out_flush();
+		far_die(EX_PROTOCOL, "what is sent is %s", in.problem ? in.problem : "cut");
+	}
+	if (receive.large)
+		malformed();
+	pool_wait(receive.pool);
+	if (o->sync && syncfs(root) != 0)
+		far_die(EX_IOERR, "%s: %s", o->root, strerror(errno));
+	say_end();
+	pool_close(receive.pool);
+	frame_input_free(&in);
+	free(receive.removals.tasks);
+	free(receive.directories.tasks);
+	close(root);
+	return 0;
+}

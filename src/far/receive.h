@@ -1,0 +1,85 @@
+/* receive.h - receive.c reads the stream and hands out work; apply.c brings one name into place. */
+#ifndef RUNBOOK_FAR_RECEIVE_H
+#define RUNBOOK_FAR_RECEIVE_H
+
+#include <stdatomic.h>
+
+#include "work.h"
+
+/* One name, as it is worked on.  What lies in `payload` is the rest of the frame. */
+struct task {
+	unsigned char type;
+	uint64_t index;
+	char *path;
+	struct expect expect;
+	unsigned char *bytes;
+	size_t length;
+	struct reader payload;
+	struct large *large;
+};
+
+#define ANY_SIZE UINT64_MAX	/* it changed while it was read; its end says how long it is */
+
+/* A file that comes in parts. */
+struct large {
+	uint64_t id, index;
+	char *path;
+	struct expect expect;
+	uint64_t size;
+	pthread_mutex_t lock;
+	int fd;			/* -1: not made yet */
+	char name[32];		/* of what is being made */
+	int error;
+	_Atomic size_t left;	/* tasks, and one as long as it is not ended */
+	struct task *end;	/* NULL: it is dropped */
+	struct large *next;
+};
+
+/* What has to be so at the end. */
+struct wanted {
+	struct entry source;	/* as it is there */
+	struct entry entry;	/* as it is to be here */
+	struct reader attributes;
+	unsigned char digest[ENTRY_ATTRIBUTES];
+	unsigned flags;
+	unsigned char hash[ENTRY_HASH];
+};
+
+extern struct far_options receive_options;
+extern unsigned long receive_process;	/* our number, for names that no other one makes */
+extern _Atomic uint64_t received_bytes, received_files;
+
+void apply_whole(struct cursor *c, struct task *t);
+void apply_check(struct cursor *c, struct task *t);
+void apply_node(struct cursor *c, struct task *t);
+void apply_link(struct cursor *c, struct task *t);
+void apply_removal(struct cursor *c, struct task *t);
+void apply_make_directory(struct cursor *c, struct task *t);
+void apply_directory(struct cursor *c, struct task *t);
+void apply_part(struct cursor *c, struct task *t);
+/* The last of a large file's tasks is done. */
+void apply_large(struct cursor *c, struct large *l);
+
+/* place.c: the small steps. */
+
+/* Parses entry, attributes and, with `hashed`, flags and hash; maps the owner.  False: malformed. */
+bool wanted_get(struct reader *r, struct wanted *w, bool hashed);
+/* A new name in the directory that is nobody's. */
+void place_name(char name[static 32]);
+/* Opens a new file there, where need be in a directory that must be made writable first; -1 with errno. */
+int place_open(int at, char name[static 32]);
+/* Owner, attributes, mode and times of what was made; 0, or errno with words. */
+int place_finish(const struct wanted *w, int fd, int at, const char *name, bool bare, char words[static 64]);
+/* Renames it to its name when there stands what is expected; 0, or errno (EEXIST, EBUSY: something else stands there). */
+int place_rename(int at, const char *made, const char *name, const struct expect *expect);
+/* Is there what was expected?  0 or errno. */
+int place_check(int at, const char *name, const struct expect *expect, struct stat *st);
+/* What the file system did not keep, in words; NULL: it is all there. */
+const char *place_unkept(const struct wanted *w, const struct stat *st);
+
+void say_done(const struct task *t, unsigned flags, const struct wanted *w, const struct stat *st, uint64_t bytes);
+void say_failed(uint64_t index, enum result_status status, int error, const char *words);
+/* Of an errno: is it a conflict, or the target? */
+void say_error(uint64_t index, int error, const char *words);
+
+#endif
