@@ -23,7 +23,7 @@ endif
 PKGS_BUILD := ca-certificates gcc libc6-dev libcurl4-openssl-dev libedit-dev liblua5.4-dev libsqlite3-dev libssl-dev \
               libuv1-dev libxxhash-dev libyaml-dev lua-argparse lua5.4 make musl-tools pkg-config zlib1g-dev
 PKGS_RUN   := libcurl4 libedit2 openssh-client rsync
-PKGS_WORLD := acl age attr busybox curl e2fsprogs fuse3 libpam0g-dev lua-busted openssh-server openssl lua-dkjson procps python3 sqlite3 sudo util-linux
+PKGS_WORLD := acl age attr busybox curl e2fsprogs fuse3 libfuse3-dev libpam0g-dev lua-busted openssh-server openssl lua-dkjson procps python3 sqlite3 sudo util-linux
 PKGS_LINT  := cppcheck lua-check shellcheck
 PKGS_BENCH := ansible-core clustershell pdsh
 
@@ -105,7 +105,8 @@ $(BUILD)/%.list: always
 	@echo $(RB_LIST) | cmp -s - $@ || echo $(RB_LIST) > $@
 
 # Programs the specs' world is made of.
-WORLD := $(patsubst spec/world/%.c,$(BUILD)/world/%,$(filter-out %/pam_ask.c,$(wildcard spec/world/*.c))) $(BUILD)/world/oracle
+WORLD_OF_PARTS := $(BUILD)/world/oracle $(BUILD)/world/slowfs
+WORLD := $(patsubst spec/world/%.c,$(BUILD)/world/%,$(filter-out %/pam_ask.c,$(wildcard spec/world/*.c))) $(WORLD_OF_PARTS)
 
 $(BUILD)/world/%: spec/world/%.c $(BUILD)/deps/config.mk
 	@mkdir -p $(@D)
@@ -116,9 +117,13 @@ $(BUILD)/world/pam_ask.so: spec/world/pam_ask.c $(BUILD)/deps/WORLD
 	@mkdir -p $(@D)
 	$(CC) -D_GNU_SOURCE $(CPPFLAGS) -std=c11 -Wall -Wextra -Werror $(CFLAGS) -fPIC -shared $(LDFLAGS) -o $@ $< -lpam
 
-$(BUILD)/world/oracle: $(wildcard spec/world/oracle/*.c) spec/world/oracle/oracle.h $(BUILD)/deps/config.mk
+$(BUILD)/world/oracle: $(wildcard spec/world/oracle/*.[ch])
+$(BUILD)/world/oracle: RB_PARTS_LIBS = -lcrypto
+$(BUILD)/world/slowfs: $(wildcard spec/world/slowfs/*.[ch])
+$(BUILD)/world/slowfs: RB_PARTS_LIBS = $(shell pkg-config --cflags --libs fuse3)
+$(WORLD_OF_PARTS): $(BUILD)/deps/config.mk $(BUILD)/deps/WORLD
 	@mkdir -p $(@D)
-	$(CC) -D_GNU_SOURCE $(CPPFLAGS) $(RB_CFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ $(filter %.c,$^) -lcrypto
+	$(CC) -D_GNU_SOURCE $(CPPFLAGS) $(RB_CFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ $(filter %.c,$^) $(RB_PARTS_LIBS)
 
 # A program that embeds the library; a spec runs it.
 $(BUILD)/examples/embed: examples/embed/embed.c $(BUILD)/librunbook.a

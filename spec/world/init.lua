@@ -5,6 +5,7 @@
 ---     local relay = world.relay { to = old, one = true }               -- spec/world/relay.lua
 ---     local web = world.httpd { tls = "good" }                         -- spec/world/httpd.lua
 ---     local small = world.filesystem { size = "8M" }
+---     local far = world.slowfs { from = path, at = other }             -- spec/world/slowfs.lua
 ---
 --- What was started dies with this process, even when that is killed: see leash.c. Plain popen is enough
 --- here; it is the program under test that must not block.
@@ -237,5 +238,6 @@ require("spec.world.keys")(world)
 require("spec.world.sshd")(world)
 require("spec.world.relay")(world)
 require("spec.world.httpd")(world)
+require("spec.world.slowfs")(world)
 
 return world
