@@ -1,6 +1,7 @@
 /* names.c - calls about names and inodes. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
