@@ -84,6 +84,21 @@ describe("nfs-move.lua", function()
     must_be_moved()
   end)
 
+  it("leaves the key of a copy that goes on when it is stopped, and takes it away after that", function()
+    old:must "head -c 60M /dev/urandom > /srv/homes/ann/big"
+    world.write(folder .. "/homes.yaml", world.read(folder .. "/homes.yaml") .. "rate: 20 MB/s\n")
+    local started = task.spawn(run)
+    world.wait_until("a file on its way", function()
+      return select(2, new:sh "test -s /srv/homes/ann/.rb~stage/big*") == 0
+    end, 30)
+    world.must("kill " .. world.must(("pgrep -f -- '^%s run nfs-move.lua'"):format(world.must("realpath " .. world.runbook))):match "%d+")
+    task.join_all { started }
+    assert.truthy(old:must("cat /home/rb-sudo/.ssh/authorized_keys"):find("runbook:", 1, true))
+    local r = runbook("resume", "--no-input", "--done", "stop-writers=spec")
+    assert.equal(0, r.code, r.err)
+    must_be_moved()
+  end)
+
   it("stops where a person has to do something, and says how to go on", function()
     local r = runbook("run", "nfs-move.lua", "--params", "homes.yaml", "--no-input")
     assert.equal(5, r.code, r.err)

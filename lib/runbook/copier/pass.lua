@@ -392,7 +392,7 @@ function pass.run(pair, kind, o)
     set_aside_vanished(p)
   end
   list, loose = without_left(p, list), without_left(p, loose)
-  p.opened = route.open(pair, r, not settled)
+  p.opened = route.open(pair, r, not settled, p.job)
   local ok, failures = xpcall(copy_units, errors.handler, p, list, loose)
   if not ok and errors.is_cancelled(failures) then
     error(failures, 0) -- what was cancelled does not wait; the key is an obligation

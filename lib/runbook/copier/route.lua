@@ -114,9 +114,9 @@ local function addresses_of(place)
   return #list > 0 and table.concat(list, ",") or nil
 end
 
-local function make_key(pair, gently, addresses)
+local function make_key(pair, gently, addresses, job)
   return require("runbook.ssh").with_key {
-    from = pair.to.place, to = pair.from.place, expires = 7 * DAY, from_address = addresses,
+    from = pair.to.place, to = pair.from.place, expires = 7 * DAY, from_address = addresses, job = job,
     command = rsync.sender { path = pair.from.path, sudo = pair.from.place.sudo, gently = gently },
   }
 end
@@ -145,8 +145,9 @@ end
 ---@param pair table
 ---@param r table  what `find` gave
 ---@param gently boolean  the source has users
+---@param job string  the name of the jobs that use it
 ---@return { remote: boolean, stdin?: any, source: fun(unit: string): string, wrap: fun(argv: string[]): string[] }
-function route.open(pair, r, gently)
+function route.open(pair, r, gently, job)
   if r.kind == "local" then
     local base = pair.from.path
     return {
@@ -156,7 +157,7 @@ function route.open(pair, r, gently)
     }
   end
   local addresses = not pair.unbound and addresses_of(pair.to.place) or nil
-  local key = make_key(pair, gently, addresses)
+  local key = make_key(pair, gently, addresses, job)
   if not effect.planning() then
     local good, said = try_key(pair, r, key)
     if not good and addresses and said:find("Permission denied", 1, true) then
@@ -164,7 +165,7 @@ function route.open(pair, r, gently)
       pair.unbound = true
       events.notice(("%s sees %s under another address than its own; the key is not bound to one"):format(pair.from.place.name,
         pair.to.place.name))
-      key = make_key(pair, gently, nil)
+      key = make_key(pair, gently, nil, job)
       good, said = try_key(pair, r, key)
     end
     if not good then

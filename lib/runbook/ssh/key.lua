@@ -118,11 +118,12 @@ local check = options.declare("ssh.with_key", {
   command = { "string", "the only command it may run", optional = true },
   expires = { "number", "seconds", default = 7 * 86400 },
   from_address = { "string", "address or pattern it may come from", optional = true },
+  job = { "string", "the name of the job that uses it: it stays while that runs, whatever becomes of us", optional = true },
 })
 
 --- Make a key with which one place can enter another.
 ---@async
----@param o { from: runbook.Place, to: runbook.Place, command?: string, expires?: number, from_address?: string }
+---@param o { from: runbook.Place, to: runbook.Place, command?: string, expires?: number, from_address?: string, job?: string }
 ---@return runbook.ssh.Key
 function key.with(o)
   o = check(o, 2)
@@ -141,7 +142,7 @@ function key.with(o)
   local self = setmetatable({
     private = pair.private, public = pair.public, fingerprint = pair.fingerprint, mark = mark, to = o.to, from = o.from,
   }, key_mt)
-  self.owed = removal:owe { place = o.to, mark = mark }
+  self.owed = removal:owe({ place = o.to, mark = mark }, { job = o.job })
   add(o.to, mark, restrictions, pair.public, time.utc() + o.expires)
   return self
 end
