@@ -258,7 +258,11 @@ function check.file(path)
     if not errors.is(loaded, "usage") then
       error(loaded, 0)
     end
-    return { { file = path, text = loaded.message, fatal = true } }
+    local file, line
+    if loaded.code == "ELOADING" then -- its message speaks of what is called, not of where
+      file, line = (require("runbook.failure").place(loaded) or ""):match "^(.*):(%d+)$"
+    end
+    return { { file = file or path, line = math.tointeger(tonumber(line)), text = loaded.message, fatal = true } }
   end
   local findings = {}
   for file, source in pairs(loaded.sources) do

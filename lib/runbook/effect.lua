@@ -76,7 +76,7 @@ local function refuse_change(d, context, ...)
     kind = "usage", code = "ECHANGE", target = described.target,
     message = ("a change inside `%s`: %s"):format(context.phase, described.summary),
     hint = "only reads may be made there; move it into the body of a step",
-  }, 5)
+  })
 end
 
 local function inside(d, context, ...)
@@ -113,7 +113,7 @@ local function perform_checked(d, context, ...)
       kind = "usage", code = "ELOADING",
       message = ("%s while the file loads; nothing outside is touched then"):format(d.name),
       hint = "put it into the body of a step, or into rb.main(function() ... end)",
-    }, 4)
+    })
   elseif d.class == "read" then
     if context.session then
       context.session:count_read(d)

@@ -63,6 +63,40 @@ bind_fail_errno(lua_State *L, int error, const char *what)
 	return bind_fail(L, uv_err_name(error), "%s: %s", what, uv_strerror(error));
 }
 
+/* Pushes nothing: the table on top becomes an error value. */
+static void
+make_error(lua_State *L, const char *kind)
+{
+	lua_pushstring(L, kind);
+	lua_setfield(L, -2, "kind");
+	luaL_getmetatable(L, "runbook.error");
+	lua_setmetatable(L, -2);
+}
+
+static int
+l_traced(lua_State *L)
+{
+	if (lua_type(L, 1) != LUA_TSTRING)
+		return 1;
+	lua_createtable(L, 0, 3);			/* message e */
+	lua_pushvalue(L, 1);
+	lua_setfield(L, -2, "message");
+	luaL_traceback(L, L, NULL, 1);
+	lua_setfield(L, -2, "trace");
+	make_error(L, "internal");
+	return 1;
+}
+
+int
+bind_pcallk(lua_State *L, int nargs, lua_KContext context, lua_KFunction k)
+{
+	int handler = lua_gettop(L) - nargs;
+
+	lua_pushcfunction(L, l_traced);			/* … fn args… handler */
+	lua_insert(L, handler);				/* … handler fn args… */
+	return lua_pcallk(L, nargs, LUA_MULTRET, handler, context, k);
+}
+
 void
 bind_permit(lua_State *L, enum permit needed)
 {
@@ -76,10 +110,7 @@ bind_permit(lua_State *L, enum permit needed)
 	lua_setfield(L, -2, "code");
 	lua_pushfstring(L, "%s outside of a verb: declare it with effect.verb", names[needed]);
 	lua_setfield(L, -2, "message");
-	lua_pushliteral(L, "internal");
-	lua_setfield(L, -2, "kind");
-	luaL_getmetatable(L, "runbook.error");
-	lua_setmetatable(L, -2);
+	make_error(L, "internal");
 	lua_error(L);
 }
 

@@ -24,6 +24,13 @@ int bind_fail(lua_State *L, const char *code, const char *format, ...);
 /* The same from a negative libuv or errno value: code is its name ("ENOENT").  [-0, +3, m] */
 int bind_fail_errno(lua_State *L, int error, const char *what);
 
+/*
+ * lua_pcallk with the arguments above the function, for a call that restores something and hands the
+ * error on: a mistake in Lua becomes an error value with its traceback while the stack still stands.
+ * The message handler stays below the results, at the function's index.
+ */
+int bind_pcallk(lua_State *L, int nargs, lua_KContext context, lua_KFunction k);
+
 /* Raises an error of kind `ungated` unless the running task's permit allows `needed`.  [-0, +0, v] */
 void bind_permit(lua_State *L, enum permit needed);
 

@@ -13,7 +13,7 @@ permit_k(lua_State *L, int status, lua_KContext saved)
 	task_set_permit(task_running(L), (enum permit)saved);
 	if (status != LUA_OK && status != LUA_YIELD)
 		return lua_error(L);
-	return lua_gettop(L);
+	return lua_gettop(L) - 1;	/* all but the message handler */
 }
 
 static int
@@ -30,7 +30,7 @@ l_call(lua_State *L)
 	saved = task_permit(t);
 	lua_remove(L, 1);				/* fn args… */
 	task_set_permit(t, permit);
-	status = lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, (lua_KContext)saved, permit_k);
+	status = bind_pcallk(L, lua_gettop(L) - 1, (lua_KContext)saved, permit_k);
 	return permit_k(L, status, (lua_KContext)saved);
 }
 

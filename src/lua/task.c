@@ -45,7 +45,7 @@ l_context(lua_State *L)
 	return 1;
 }
 
-/* The stack of a scoped call: the context to restore at 1, then what the function left. */
+/* The stack of a scoped call: the context to restore at 1, the message handler, then what the function left. */
 static int
 context_k(lua_State *L, int status, lua_KContext unused)
 {
@@ -53,7 +53,7 @@ context_k(lua_State *L, int status, lua_KContext unused)
 	task_set_context(L, task_running(L), 1);
 	if (status != LUA_OK && status != LUA_YIELD)
 		return lua_error(L);
-	return lua_gettop(L) - 1;
+	return lua_gettop(L) - 2;
 }
 
 static int
@@ -67,7 +67,7 @@ l_with_context(lua_State *L)
 	task_push_context(L, t);			/* new fn args… old */
 	task_set_context(L, t, 1);
 	lua_replace(L, 1);				/* old fn args… */
-	status = lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, 0, context_k);
+	status = bind_pcallk(L, lua_gettop(L) - 2, 0, context_k);
 	return context_k(L, status, 0);
 }
 
