@@ -231,14 +231,6 @@ describe("runbook.secret", function()
     assert.matches("^%x+$", library.digest(old, "run key"))
   end)
 
-  it("tells who wants to know of every new secret", function()
-    local seen = {}
-    library.on_new(function(s) seen[#seen + 1] = tostring(s) end)
-    library.new("made", "made-of-bytes")
-    library.resolve("file:pw", { name = "read", base = directory })
-    assert.same({ "«secret:made»", "«secret:read»" }, seen)
-  end)
-
   it("asks at the terminal without echo, and says so where nobody can be asked", function()
     ask.use(nil)
     local e = failure_of "ask"

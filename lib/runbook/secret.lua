@@ -22,8 +22,6 @@ local POLL = 0.02
 
 local sources = setmetatable({}, { __mode = "k" }) -- secret -> { scheme, path, key, reference }
 local reading = setmetatable({}, { __mode = "k" }) -- secret -> true while somebody reads it
-local listeners = {}
-
 --- Is it a secret?
 ---@param value any
 ---@return boolean
@@ -31,18 +29,9 @@ function secret.is(value)
   return core.is(value)
 end
 
---- Have `fn` called with every secret from the moment its bytes are known.
----@param fn fun(s: runbook.secret)
-function secret.on_new(fn)
-  listeners[#listeners + 1] = fn
-end
-
 local function announce(s, redacted)
   if not redacted then
     events.notice(("%s is shorter than 4 bytes and cannot be kept out of what is shown"):format(s), "warning")
-  end
-  for _, fn in ipairs(listeners) do
-    fn(s)
   end
 end
 
