@@ -126,7 +126,7 @@ local END_STATES = {
   effect = { done = true, undone = true, failed = true, unknown = true },
   obligation = { met = true, waived = true },
   unit = { done = true, running = "rolled-back" }, -- a rollback undoes what units did and leaves them as they were
-  job = { done = true, stopped = true, lost = true },
+  job = { done = true, stopped = true, settled = true, never = true, lost = "rolled-back" },
   step = { done = true, undone = true, pending = true },
 }
 

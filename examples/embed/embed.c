@@ -4,9 +4,11 @@
  *	build/examples/embed STATE-DIRECTORY FILE.lua...
  *
  * Prints each event as `number: JSON`; exits with the highest exit code.  `require "site"` in the
- * runbooks gives them this program's own primitives.
+ * runbooks gives them this program's own primitives.  SIGINT is handed on to every host as a Ctrl-C,
+ * SIGTERM as two, which end the jobs that the runs started on other machines, too.
  */
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -16,10 +18,19 @@
 
 #define MOST 16
 
+static volatile sig_atomic_t interrupts;
+
+static void
+on_signal(int number)
+{
+	interrupts += number == SIGTERM ? 2 : 1;
+}
+
 static void
 print_event(void *arg, const char *event, size_t length)
 {
 	printf("%d: %.*s\n", *(int *)arg, (int)length, event);
+	fflush(stdout);
 }
 
 static int
@@ -57,8 +68,9 @@ start(int *number, const char *state, const char *file)
 
 /* Waits until one of them has something to do, then gives each a turn; how many still run. */
 static int
-turn(struct runbook_host *hosts[], int count)
+turn(struct runbook_host *hosts[], int count, const sigset_t *while_waiting)
 {
+	static int handed_on;
 	struct pollfd polls[MOST];
 	int wait = -1, running = 0;
 
@@ -69,7 +81,11 @@ turn(struct runbook_host *hosts[], int count)
 		if (timeout >= 0 && (wait < 0 || timeout < wait))
 			wait = timeout;
 	}
-	poll(polls, (nfds_t)count, wait);
+	ppoll(polls, (nfds_t)count, wait < 0 ? NULL : &(struct timespec){ wait / 1000, wait % 1000 * 1000000L }, while_waiting);
+	for (; handed_on < interrupts; handed_on++)
+		for (int i = 0; i < count; i++)
+			if (hosts[i] != NULL)
+				runbook_host_cancel(hosts[i]);
 	for (int i = 0; i < count; i++)
 		running += hosts[i] != NULL && runbook_host_step(hosts[i], false);
 	return running;
@@ -80,6 +96,7 @@ main(int argc, char *argv[])
 {
 	struct runbook_host *hosts[MOST] = { NULL };
 	int numbers[MOST], count = argc - 2, worst = 0;
+	sigset_t stops, before;
 
 	if (count < 1 || count > MOST) {
 		fprintf(stderr, "usage: embed STATE-DIRECTORY FILE.lua...\n");
@@ -89,7 +106,13 @@ main(int argc, char *argv[])
 		numbers[i] = i + 1;
 		hosts[i] = start(&numbers[i], argv[1], argv[2 + i]);
 	}
-	while (turn(hosts, count) > 0)
+	sigemptyset(&stops);
+	sigaddset(&stops, SIGINT);
+	sigaddset(&stops, SIGTERM);
+	sigprocmask(SIG_BLOCK, &stops, &before);	/* so that none comes between a look and a wait */
+	signal(SIGINT, on_signal);
+	signal(SIGTERM, on_signal);
+	while (turn(hosts, count, &before) > 0)
 		;
 	for (int i = 0; i < count; i++) {
 		int code = hosts[i] != NULL ? runbook_host_exit_code(hosts[i]) : 70;

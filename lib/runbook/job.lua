@@ -39,10 +39,10 @@ function job_mt.__tostring(self)
 end
 
 -- The run writes a job down before anything is sent, so that a resume knows whom to ask, and what becomes of it.
-local function tell(handle, moment, status)
+local function tell(handle, moment, status, dir)
   local session = task.context().session
   if session and session.note_job then
-    session:note_job(handle:reference(), moment, { place = handle.place.name, status = status })
+    session:note_job(handle:reference(), moment, { place = handle.place.name, status = status, dir = dir })
   end
 end
 
@@ -168,8 +168,10 @@ local function settle_try(h, o, history)
     return "found"
   elseif s.state == "lost" then
     if not o.again and not history[h.key] then
+      tell(h, "lost", nil, s.dir)
       raise_lost(h, s)
     end
+    tell(h, "settled")
   end
   return nil
 end
@@ -179,7 +181,7 @@ local function begin(at, o)
   local given = { argv = command.wrap(at:with { sudo = false }, o.argv, o), stdin = o.stdin }
   while true do
     local h = handle(at, ("%s/%d"):format(o.prefix, try))
-    h.name = o.name
+    h.name, h.again, h.about = o.name, o.again or nil, o.about
     tell(h, "starting")
     local what = send(h, given) == "started" and "started" or settle_try(h, o, history)
     if what == "started" or what == "found" then
@@ -215,12 +217,13 @@ local check_start = options.declare("place:job", {
   env = { "table", "environment variables", optional = true },
   cwd = { "string", "directory it runs in", optional = true },
   again = { "boolean", "it may be run after half of itself", default = false },
+  about = { "string", "what it does, in words, for messages about it", optional = true },
 })
 
 --- Start a job, or find the one that this run, step and unit started by that name; `place:job` is the same.
 ---@async
 ---@param at runbook.Place
----@param o { name: string, argv: string[], stdin?: string|runbook.secret, env?: table, cwd?: string, again?: boolean }
+---@param o { name: string, argv: string[], stdin?: string|runbook.secret, env?: table, cwd?: string, again?: boolean, about?: string }
 ---@return runbook.Job
 function job.start(at, o)
   o = check_start(o, 3)
@@ -237,7 +240,7 @@ function job.attach(at, reference)
   local h = handle(at or place.open(reference.place), reference.key, {
     stdout = reference.offset and reference.offset.stdout or 0, stderr = reference.offset and reference.offset.stderr or 0,
   })
-  h.name = reference.name
+  h.name, h.again, h.about = reference.name, reference.again, reference.about
   return h
 end
 
@@ -246,10 +249,10 @@ place.register("job", function(reference)
 end)
 
 --- Plain data for the journal; `offset` counts the bytes handed on so far.
----@return { kind: string, place: table, key: string, name: string, offset: table }
+---@return { kind: string, place: table, key: string, name: string, again?: boolean, about?: string, offset: table }
 function Job:reference()
   return {
-    kind = "job", place = self.place:reference(), key = self.key, name = self.name,
+    kind = "job", place = self.place:reference(), key = self.key, name = self.name, again = self.again, about = self.about,
     offset = { stdout = self.offset.stdout, stderr = self.offset.stderr },
   }
 end
@@ -339,6 +342,7 @@ local function wait_body(self, o)
     end)
     if s.state == "lost" then
       last_lines(self, on_line)
+      tell(self, "lost", nil, s.dir)
       raise_lost(self, s)
     elseif s.state == "never" then
       errors.raise { kind = "missing", target = self.place.name, message = "the job " .. self.key .. " was never started" }

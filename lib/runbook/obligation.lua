@@ -155,18 +155,20 @@ function obligation.meet(session, row)
   return ok
 end
 
--- Does the job it names still run? Asked there; a machine that does not answer may well be at work.
+-- Does the job it names still run? Asked there; a machine that does not answer may well be at work. A lock has none, and
+-- stays while any does: it may write where the lock is.
 local function is_needed(session, row)
-  if row.job == nil then
+  local any = row.kind == "lock"
+  if row.job == nil and not any then
     return false
   end
-  local key = require("runbook.job").part(row.job)
-  local ok, err = xpcall(require("runbook.run.jobs").settle_step, errors.handler, session, row.step)
+  local ok, err = xpcall(require("runbook.run.jobs").settle_step, errors.handler, session, not any and row.step or nil)
   if not ok and errors.is_cancelled(err) then
     error(err, 0)
   end
-  for _, job in ipairs(session.journal:query("SELECT name FROM job WHERE step = ? AND state IN ('starting', 'running')", row.step)) do
-    if job.name:match "([^/]*)/%d+$" == key then -- run/step/unit/name/try
+  local key = not any and require("runbook.job").part(row.job)
+  for _, job in ipairs(session.journal:query "SELECT name, step FROM job WHERE state IN ('starting', 'running')") do
+    if any or job.step == row.step and job.name:match "([^/]*)/%d+$" == key then -- run/step/unit/name/try
       return true
     end
   end

@@ -161,15 +161,10 @@ local function list_only(self)
   return 0
 end
 
-local function finish(self, ok, stuck)
+local function finish(self, ok, stuck, left)
   local exit, event = 0, "undone"
   if not ok and not self.stopping then
     events.notice(tostring(errors.from(stuck)), "warning")
-  end
-  local left = 0
-  if ok and stuck == nil then
-    left = self:in_phase(nil, "clean-up", obligation.meet_all, self, {})
-    self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.forget_all, self)
   end
   if not ok or stuck or left > 0 then
     exit, event = self.stopping and supervisor.exit_code(self) or failure.EXIT_ROLLBACK_INCOMPLETE, "stuck"
@@ -214,9 +209,14 @@ function rollback.rollback(name, o, with_session)
       self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.stop_all, self)
       self:in_phase(nil, "clean-up", obligation.meet_all, self, { scope = "step" })
       lock.retake(self)
-      return work(self)
-    end, function(ok, stuck)
-      return finish(self, ok, stuck)
+      local stuck, left = work(self), 0
+      if stuck == nil then
+        left = self:in_phase(nil, "clean-up", obligation.meet_all, self, {})
+        self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.forget_all, self)
+      end
+      return stuck, left
+    end, function(ok, stuck, left)
+      return finish(self, ok, stuck, left)
     end)
   end)
 end

@@ -8,6 +8,7 @@ local errors = require "runbook.errors"
 local events = require "runbook.events"
 local failure = require "runbook.failure"
 local identity = require "runbook.run.identity"
+local interrupted = require "runbook.run.interrupted"
 local jobs = require "runbook.run.jobs"
 local journal = require "runbook.journal"
 local lock = require "runbook.lock"
@@ -169,6 +170,8 @@ local function work(self, position_of, count)
       end
     end
   end
+  self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.forget_all, self)
+  self:in_phase(nil, "clean-up", obligation.meet_all, self, { keep_jobs = true })
   return "done"
 end
 
@@ -203,16 +206,15 @@ local function finish(self, outcome, detail, item)
   elseif outcome == "failed" and (item == nil or errors.is(detail, "identity") or detail.code == "ELOCKED") then
     exit = failure.exit_code(detail)
   end
-  if outcome == "done" then
-    self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.forget_all, self)
-    self:in_phase(nil, "clean-up", obligation.meet_all, self, { keep_jobs = true })
-  end
   local text = detail and (detail.text or errors.is(detail) and tostring(detail)) or nil
   self.journal:move("run", "run", RUN_EVENT[outcome], { detail = text })
   self.journal:commit()
-  local resume, left = ("runbook resume %s"):format(self.name), jobs.left_running(self)
+  local left = jobs.left_running(self)
+  local resume = ("runbook resume %s%s"):format(self.name, detail and detail.flag and " " .. detail.flag or "")
+  local unsure = outcome == "stopped" and interrupted.unconfirmed(self) or {}
   events.emit {
-    type = "run-end", jobs = #left > 0 and left or nil,
+    type = "run-end", jobs = #left > 0 and left or nil, end_jobs = #left > 0 and ("runbook sweep %s --jobs"):format(self.name) or nil,
+    unconfirmed = #unsure > 0 and unsure or nil,
     state = outcome, exit = exit, seconds = time.utc() - self.began, step = item and item.id, text = text,
     error = errors.is(detail) and errors.record(detail) or nil, next = outcome ~= "done" and resume or nil,
   }
@@ -232,12 +234,23 @@ local function drive(self)
   end, position_of, count)
 end
 
+-- Something that is no step's failure ended the work: its output cannot be written, its units are not what --leave says. A run
+-- that "runs" would be taken for one whose process was killed. When even this cannot be written, that is what it will be.
+local function give_up(self, err)
+  local event = errors.is_cancelled(err) and "stop" or "fail"
+  self.journal:move("run", "run", event, { detail = tostring(err) })
+  xpcall(self.journal.commit, errors.handler, self.journal)
+end
+
 -- Opens what every kind of work on a run needs, and closes it however that ends.
 local function with_session(self, fn)
   local lock <close> = store.lock(self.name) -- luacheck: ignore lock
   local record <close> = recorder.open(self) -- luacheck: ignore record
   self.journal = self.journal or store.journal(self.name)
   local ok, result = xpcall(task.with_context, errors.handler, { run = self.name, session = self, mode = "live" }, fn, self)
+  if not ok and self.begun and self.journal:state("run", "run") == "running" then
+    give_up(self, errors.from(result))
+  end
   self.journal:close()
   if not ok then
     error(result, 0)
@@ -255,6 +268,7 @@ local function keep_sources(self)
 end
 
 local function begin(self, resumed)
+  self.begun = true
   self.parameters_digest = params.digest(self.book.values)
   events.emit {
     type = "run-start", runbook = self.book.path, title = self.book.title, directory = self.directory, resumed = resumed,
@@ -272,6 +286,12 @@ local function base_name(the_book, o)
   return the_book.name
 end
 
+-- The same for runs that would do the same: the runbook and its parameters.
+local function subject_of(the_book)
+  local path = not the_book.baked and effect.own(require("runbook.core.file").realpath, the_book.path) or the_book.path
+  return ("%s %s"):format(path, params.digest(the_book.values))
+end
+
 --- Start a run of a book.
 ---@async
 ---@param the_book runbook.Book
@@ -286,7 +306,7 @@ function run.start(the_book, o)
     name = name, id = ("%s.%s"):format(name, digest.hex(digest.random(4))), runbook = the_book.path, title = the_book.title,
     version = require("runbook.core.embed").version(),
     started = tostring(time.utc()), host = journal.hostname(), steps = tostring(select(2, positions(the_book))),
-    parameters = data.encode(params.freeze(the_book.values), "parameters"),
+    parameters = data.encode(params.freeze(the_book.values), "parameters"), subject = subject_of(the_book),
   })
   keep_sources(self)
   return with_session(self, function()
@@ -333,6 +353,7 @@ local function keep_changes(self)
     self.journal:decide("parameter", change.name, change.new)
   end
   self.journal:set_meta("parameters", data.encode(params.freeze(self.book.values), "parameters"))
+  self.journal:set_meta("subject", subject_of(self.book))
   self.journal:commit()
 end
 
@@ -390,6 +411,7 @@ function run.mark(name, id, o)
     for _, lost in ipairs(self.journal:query("SELECT id FROM effect WHERE step = ? AND state = 'unknown'", id)) do
       self.journal:move("effect", lost.id, "settle")
     end
+    jobs.settle_lost(self, id)
     self.journal:decide("mark " .. o.state, id, o.reason)
     self.journal:commit()
     events.emit { type = "step-end", step = id, outcome = o.state, text = o.reason }

@@ -442,6 +442,8 @@ local function end_rows(e, explained, kept)
   end
   row("why", not explained and e.text ~= "cancelled" and e.text)
   row("goes on", e.jobs and table.concat(e.jobs, "\n"))
+  row("end it", e.end_jobs, true)
+  row("unsure", e.unconfirmed and table.concat(e.unconfirmed, "\n"))
   row("kept", kept and table.concat(kept, "\n"), true)
   if e.state == "rollback-incomplete" then
     row("again", e.next, true)

@@ -8,6 +8,7 @@ local events = require "runbook.events"
 local failure = require "runbook.failure"
 local output = require "runbook.output"
 local task = require "runbook.core.task"
+local terminal = require "runbook.terminal"
 
 local signals = {}
 
@@ -15,6 +16,8 @@ local SAID = {
   "stopping: nothing new starts, jobs on other machines go on. Once more ends those jobs too.",
   "ending the jobs on other machines too. Once more leaves at once.",
 }
+
+local MOMENT = 3 -- seconds that somebody at a terminal has for a second Ctrl-C when jobs go on
 
 --- Every task as text: its step, what it waits for, where in Lua.
 ---@return string
@@ -35,18 +38,21 @@ end
 local function stop(name, times, worker)
   local supervisor = package.loaded["runbook.run.supervisor"] -- not loaded: nothing is being worked on yet
   if times == 1 then
-    if supervisor and supervisor.request_stop(name) then
+    local moment = name == "INT" and not embed.has_sink() and terminal.is "stdin" and terminal.is "stderr" and MOMENT or nil
+    if supervisor and supervisor.request_stop(name, moment) then
       events.notice(SAID[1], "warning")
     else
       worker:cancel()
     end
   elseif times == 2 then
-    if supervisor then
-      supervisor.request_kill()
+    if supervisor and supervisor.request_kill() then
+      events.notice(SAID[2], "warning")
+    else
+      worker:cancel()
     end
-    events.notice(SAID[2], "warning")
+  elseif embed.has_sink() then
     worker:cancel()
-  elseif not embed.has_sink() then
+  else
     os.exit(failure.EXIT_OF_STOP[name]) -- the journal stands a kill at any point
   end
 end

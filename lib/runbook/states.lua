@@ -142,18 +142,39 @@ states.obligation = machine {
 }
 
 states.job = machine {
-  { "starting", "started", "running", "asks the far side", "stops it", "asks the far side" },
+  { "starting", "started", "running", "asks the far side", "stops it", "--jobs stops it" },
   { "starting", "lose",    "lost" },
+  { "starting", "never",   "never" },
   { "starting", "finish",  "done" },
   { "starting", "stop",    "stopped" },
-  { "running",  "finish",  "done",    "re-attaches",       "stops it", "asks the far side" },
+  { "starting", "settle",  "settled" },
+  { "running",  "finish",  "done",    "re-attaches",       "stops it", "--jobs stops it" },
   { "running",  "lose",    "lost" },
+  { "running",  "never",   "never" },
   { "running",  "stop",    "stopped" },
-  { "lost",     "finish",  "done",    "asks the far side", "nothing",  "removes its directory" },
+  { "running",  "settle",  "settled" },
+  { "lost",     "finish",  "done",    "unknown: asks",     "nothing",  "nothing" },
   { "lost",     "started", "running" },
-  { "stopped",  nil,       nil,       "starts another",    "nothing",  "removes its directory" },
-  { "done",     nil,       nil,       "reads its result",  "nothing",  "removes its directory" },
+  { "lost",     "settle",  "settled" },
+  { "never",    "started", "running", "starts it",         "nothing",  "nothing" },
+  { "never",    "finish",  "done" },
+  { "never",    "lose",    "lost" },
+  { "never",    "stop",    "stopped" },
+  { "never",    "settle",  "settled" },
+  { "settled",  nil,       nil,       "starts another",    "nothing",  "nothing" },
+  { "stopped",  nil,       nil,       "starts another",    "nothing",  "nothing" },
+  { "done",     nil,       nil,       "reads its result",  "nothing",  "nothing" },
 }
+
+local GIVES_WAY = { new = true, running = true, failed = true, stopped = true, declined = true }
+
+--- May a run in this state be passed over for a newer one of the same runbook and parameters? Only when it has changed nothing
+--- and nobody works on it. One that waits is waited for.
+---@param state string
+---@return boolean
+function states.gives_way(state)
+  return GIVES_WAY[state] or false
+end
 
 --- The state after an event; nil when the table does not list it.
 ---@param kind "run"|"step"|"unit"|"effect"|"obligation"|"job"

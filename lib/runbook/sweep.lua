@@ -1,8 +1,11 @@
---- Removing what dead runs left behind: every obligation of every run that no process works on.
+--- Removing what dead runs left behind: every obligation of every run that no process works on, and when asked the jobs of one.
 
 local data = require "runbook.data"
+local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
+local failure = require "runbook.failure"
+local jobs = require "runbook.run.jobs"
 local obligation = require "runbook.obligation"
 local session = require "runbook.run.session"
 local store = require "runbook.store"
@@ -18,7 +21,12 @@ local function sweep_run(row, o, with_session)
   local self = session.new { name = row.name, directory = store.directory(row.name), options = o }
   return with_session(self, function()
     self.book = book_of(row.name)
-    return self:in_phase(nil, "clean-up", obligation.meet_all, self, { keep_jobs = true })
+    local unsure = {}
+    if o.jobs then
+      local _
+      _, unsure = self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.stop_all, self)
+    end
+    return #unsure + self:in_phase(nil, "clean-up", obligation.meet_all, self, { keep_jobs = true })
   end)
 end
 
@@ -26,8 +34,12 @@ end
 local function say_what_is_left(row)
   pcall(book_of, row.name)
   local j = store.journal(row.name)
+  local going_on = jobs.left_running { journal = j }
   local list = j:query "SELECT kind, data, job, costs, tries FROM obligation WHERE state = 'owed' ORDER BY id DESC"
   j:close()
+  for _, what in ipairs(going_on) do
+    events.notice(("%s: this job goes on: %s"):format(row.name, what))
+  end
   for _, owed in ipairs(list) do
     local text = obligation.describe(owed.kind, data.decode(owed.data))
     if owed.job then
@@ -37,28 +49,38 @@ local function say_what_is_left(row)
   end
 end
 
---- Meet the obligations of runs that are not being worked on.
+local function must_be_left(row)
+  errors.raise {
+    kind = "busy", code = "ELOCKED", target = row.name,
+    message = ("process %s is working on %s"):format(row.pid or "?", row.name),
+    hint = ("press Ctrl-C there, then `runbook sweep %s --jobs`"):format(row.name),
+  }
+end
+
+--- Meet the obligations of runs that are not being worked on; with `jobs` end what a run left at work, first.
 ---@async
----@param o { name?: string, dry_run?: boolean }
+---@param o { name?: string, dry_run?: boolean, jobs?: boolean }
 ---@param with_session function
----@return integer exit_code  0: nothing is left; 4: something could not be removed (it was said what)
+---@return integer exit_code  0: nothing is left; 4: something could not be removed or ended (it was said what)
 function sweep.sweep(o, with_session)
   local left = 0
   for _, row in ipairs(o.name and { store.get(o.name, true) } or store.list()) do
-    if #row.owes > 0 and row.alive then
+    if row.alive and o.jobs then
+      must_be_left(row)
+    elseif #row.owes > 0 and row.alive then
       events.notice(("%s is being worked on; left alone"):format(row.name))
-    elseif #row.owes > 0 then
+    elseif #row.owes > 0 or o.jobs then
       say_what_is_left(row)
       if not o.dry_run then
         local ok, n = xpcall(sweep_run, errors.handler, row, o, with_session)
         if not ok then
           events.notice(("%s: %s"):format(row.name, tostring(errors.from(n))), "warning")
         end
-        left = left + (ok and n or #row.owes)
+        left = left + (ok and n or math.max(1, #row.owes))
       end
     end
   end
-  return left == 0 and 0 or 4
+  return left == 0 and 0 or failure.EXIT_ROLLBACK_INCOMPLETE
 end
 
 return sweep

@@ -108,6 +108,9 @@ local function row_texts(j, row)
   for _, job in ipairs(require("runbook.run.jobs").left_running { journal = j }) do
     rows[#rows + 1] = { "goes on", job }
   end
+  if #rows > 0 and rows[#rows][1] == "goes on" and not row.alive then
+    rows[#rows + 1] = { "end it", ("runbook sweep %s --jobs"):format(row.name), whole = true }
+  end
   for _, one in ipairs(j:query "SELECT * FROM decision ORDER BY id") do
     rows[#rows + 1] = { "said", ("%s %s %s%s, by %s"):format(runs.when(one.at), one.what, one.subject or "",
       one.reason and one.reason ~= "" and ": " .. one.reason or "", one.who or "?") }

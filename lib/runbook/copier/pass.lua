@@ -170,7 +170,10 @@ local function copy(p, unit)
   local out = rsync.output(function(bytes) p.meter:move(unit, bytes) end)
   p.meter:start(unit)
   local ok, how = xpcall(function()
-    local job = p.pair.to.place:job { name = p.job, argv = argv_of(p, unit), stdin = p.opened.stdin, again = true }
+    local job = p.pair.to.place:job {
+      name = p.job, argv = argv_of(p, unit), stdin = p.opened.stdin, again = true,
+      about = ("copy %s from %s:%s to %s"):format(meter.shown(unit.name), p.pair.from.place.name, p.pair.from.path, p.pair.to.path),
+    }
     local ended = job:wait { on_line = function(line, stream) out:line(line, stream) end }
     local failure = out:failure(ended.status, p.settled)
     if failure and (failure.status ~= rsync.GONE or p.settled) then

@@ -6,6 +6,7 @@ local errors = require "runbook.errors"
 local events = require "runbook.events"
 local interrupted = require "runbook.run.interrupted"
 local obligation = require "runbook.obligation"
+local shell = require "runbook.shell"
 local task = require "runbook.task"
 local time = require "runbook.core.time"
 local units = require "runbook.units"
@@ -15,8 +16,8 @@ local steps = {}
 -- How a phase says that the step cannot go on now, without having failed: { outcome = "waiting"|"declined"|"skipped"|"already" }.
 local Ending = { __name = "runbook.ending" }
 
-local function ending(outcome, text, exit)
-  error(setmetatable({ outcome = outcome, text = text, exit = exit }, Ending), 0)
+local function ending(outcome, text, exit, flag)
+  error(setmetatable({ outcome = outcome, text = text, exit = exit, flag = flag }, Ending), 0)
 end
 
 local function seconds(value)
@@ -75,8 +76,9 @@ local function rows_of(session, item)
   return type(value) == "table" and value or { { "who", tostring(value) } }
 end
 
-local function needs_input(flag)
-  ending("waiting", "needs input: " .. flag, 5)
+-- `flag` is what `resume` wants to hear; the command that goes on repeats it.
+local function needs_input(flag, alternative)
+  ending("waiting", "needs input: " .. flag .. (alternative or ""), 5, flag)
 end
 
 local function agree(session, item)
@@ -91,7 +93,7 @@ local function agree(session, item)
   elseif given ~= nil then
     errors.raise { kind = "usage", message = ("--confirm %s=%s: the name to type is %s"):format(item.id, given, expect) }
   elseif session.options.no_input or not ask.available() then
-    needs_input(("--confirm %s=%s"):format(item.id, expect))
+    needs_input(("--confirm %s=%s"):format(item.id, shell.quote(expect)))
   elseif not ask.disrupt { step = item.id, title = item.title, rows = rows, expect = expect } then
     ending("declined", "declined", 6)
   else
@@ -115,7 +117,7 @@ function body.manual(session, item)
     local rows = item.options.disrupts and rows_of(session, item)
     who = ask.manual { step = item.id, title = item.title, text = item.options.text, rows = rows }
     if who == nil then
-      ending("waiting", "nobody has done it yet", 5)
+      ending("waiting", "nobody has done it yet", 5, ("--done %s=WHO"):format(item.id))
     end
   end
   session.journal:decide("done", item.id, who)
@@ -269,7 +271,10 @@ local EVENT = {
 -- Obligations of the step end with it, however it ended; one that cannot be met stays owed.
 local function clean_up(session, item, outcome)
   if outcome ~= "stopped" then
-    require("runbook.job.record").close(session, item.id)
+    require("runbook.job.record").close(session, item.id, outcome)
+    if outcome == "done" or outcome == "already" then -- its body or its check was content
+      require("runbook.run.jobs").settle_lost(session, item.id)
+    end
     task.with_context(session:context(item, "clean-up"), obligation.meet_all, session,
       { step = item.id, scope = "step", keep_jobs = true })
   end
