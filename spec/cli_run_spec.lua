@@ -92,7 +92,8 @@ describe("runbook run", function()
     end
     fails(65, "syntax.lua:1:", "syntax.lua")
     fails(65, "line 2  unknown global `prnit`; did you mean `print`%?", "global.lua")
-    fails(65, "while the file loads", "load.lua")
+    fails(65, "while the file loads.*\n +at +load.lua:2\n", "load.lua")
+    assert.matches("^load.lua:2: place.run while the file loads", command.run(folder, { "check", "load.lua" }).out)
     fails(65, "twice.lua:3: step `a` is declared already, at line 2", "twice.lua")
     fails(66, "nowhere.lua: No such file", "nowhere.lua")
     fails(66, "nowhere.yaml: No such file", "hello.lua", "--params", "nowhere.yaml")
@@ -326,8 +327,18 @@ rb.step("slow", "Slow", function() for i = 1, 200 do rb.say("turn " .. i) here:q
       :format(world.runbook, folder, folder, world.runbook, folder))
     assert.matches("code 74", output)
     assert.matches("stdout: No space left on device", output)
-    assert.matches("slow%-1 +new", output)
+    assert.matches("no run is kept", output)
     assert.is_nil(output:find("turn", 1, true), output)
+  end)
+
+  it("that takes nothing any more from the first event on leave a run that failed, and says why", function()
+    local small <close> = world.filesystem { size = "1M", kind = "tmpfs" }
+    local folder = folder_with { ["slow.lua"] = "-- " .. ("a long title "):rep(1000) .. "\n" .. SLOW }
+    small:fill(4096) -- a page, which the first line fits into
+    local code = select(2, world.sh(("%s run %s/slow.lua --json --state %s/state >%s/out 2>&1"):format(
+      world.runbook, folder, folder, small.path)))
+    assert.equal(74, code)
+    assert.matches("slow%-1 +failed", world.sh(("%s runs --state %s/state"):format(world.runbook, folder)))
   end)
 end)
 

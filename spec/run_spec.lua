@@ -103,6 +103,24 @@ describe("a run", function()
     assert.equal(1, world.made.a)
   end)
 
+  it("says of a mistake in Lua where it is, in the runbook and in what that called", function()
+    world.hold = function(name)
+      local nothing = world.nothing
+      return nothing[name]
+    end
+    for _, body in ipairs { 'toy.make "a"', 'rb.each({ "u" }, function() toy.make "a" end)' } do
+      local _, seen = runs.start(([[
+        rb.step("a", "A", function()
+          %s
+        end)
+      ]]):format(body))
+      local err = runs.only(seen, "step-end")[1].error
+      err = err.cause or err
+      assert.matches("run_spec.lua:%d+: attempt to index a nil value", err.message)
+      assert.matches("run_spec.lua:%d+: in .*support/runs.lua:%d+: in .*session.lua:%d+: in .*toys.lua:4: in", err.trace)
+    end
+  end)
+
   it("runs a step with only repeatable changes again without asking", function()
     world.fail.b = "lost"
     assert.equal(1, (runs.start 'rb.step("a", "A", function() toy.again "a" toy.again "a" error { } end)'))
@@ -153,6 +171,18 @@ describe("a run", function()
     assert.matches("%-%-done who=WHO", runs.only(seen, "run-end")[1].text)
     assert.equal(0, (runs.resume { done = { who = "bob" } }))
     assert.same({ bob = 1 }, world.made)
+  end)
+
+  it("repeats in the command that goes on what this wants to hear", function()
+    local function next_of(source)
+      return runs.only(select(2, runs.start(source)), "run-end")[1].next
+    end
+    assert.equal("runbook resume toys-1 --confirm a=toys", next_of 'rb.step("a", "A", { disrupts = "all" }, function() end)')
+    assert.equal("runbook resume toys-2 --done call=WHO", next_of 'rb.manual("call", "Call them")')
+    assert.equal("runbook resume toys-3", next_of 'rb.pause("wait", "Wait")')
+    world.fail.a = "lost"
+    runs.start 'rb.step("a", "A", function() toy.make "a" end)'
+    assert.equal("runbook resume toys-4 --again a", runs.only(select(2, runs.resume { name = "toys-4" }), "run-end")[1].next)
   end)
 
   it("stops a pause until its time has come", function()
@@ -286,6 +316,44 @@ describe("a run", function()
     assert.is_false(ok)
     assert.matches("process %d+ on %S+ has been working on this run for 0 min", tostring(err))
     assert.equal(75, require("runbook.failure").exit_code(err))
+  end)
+
+  it("is passed over by a bare resume when it changed nothing and a newer one would do the same", function()
+    local reads = 'rb.step("a", "A", function() if toy.count "x" == 0 then error "no" end end)'
+    local function open()
+      local names = {}
+      for i, row in ipairs(store.open_runs()) do
+        names[i] = row.name
+      end
+      table.sort(names)
+      return table.concat(names, " ")
+    end
+    runs.start(reads)
+    runs.start(reads)
+    assert.equal("toys-2", open())
+    assert.equal("toys-2", store.list()[2].passed_over)
+    world.made.x = 1
+    assert.equal(0, (runs.resume())) -- toys-2, without a name
+    assert.equal("", open())
+    assert.equal(0, (runs.resume { name = "toys-1" })) -- it can still be named
+    -- What changed something, waits, was told something, or has other parameters, is open whatever is newer.
+    world.fail.b = "exit"
+    runs.start('rb.step("a", "A", function() toy.make "a" end) rb.step("b", "B", function() toy.make "b" end)', { file = "change" })
+    runs.start('rb.step("a", "A", function() error "no" end)', { file = "change" })
+    assert.equal("change-1 change-2", open())
+    local ok, err = pcall(runs.resume)
+    assert.is_false(ok)
+    assert.matches("several runs are open; say which", tostring(err))
+    runs.start('rb.manual("call", "Call them")', { file = "wait" })
+    runs.start(reads .. ' rb.manual("call", "Call them")', { file = "wait" })
+    local fails = 'rb.step("a", "A", function() error "no" end) rb.step("b", "B", function() error "no" end)'
+    runs.start(fails, { file = "said", skip = { { id = "a", reason = "not here" } } })
+    runs.start(fails, { file = "said" })
+    local declares = 'local p = rb.params { { "n", "integer", "a number" } } rb.step("a", "A", function() error(p.n) end)'
+    for _, n in ipairs { 1, 2, 2 } do
+      runs.start(declares, { file = "given", sets = { "n=" .. n } })
+    end
+    assert.equal("change-1 change-2 given-1 given-3 said-1 said-2 wait-1 wait-2", open())
   end)
 
   it("refuses the journal of a newer version and a changed place", function()

@@ -98,12 +98,13 @@ function stage.play(args, fn, only)
   if embed.has_sink() then -- it gets every event by itself
     return signals.guard(fn)
   end
+  if args.json then
+    output.version()
+    output.flush() -- what cannot be written is known before anything begins
+  end
   local out = writer.open()
   local the_screen = open_screen(args, out)
   open_questions(args, the_screen, out)
-  if args.json then
-    output.version()
-  end
   local unsubscribe = subscribe(args, the_screen, only)
   for _, line in ipairs(require("runbook.overlay").lines()) do
     events.notice(line)

@@ -5,6 +5,7 @@ local effect = require "runbook.effect"
 local embed = require "runbook.core.embed"
 local errors = require "runbook.errors"
 local journal = require "runbook.journal"
+local states = require "runbook.states"
 local time = require "runbook.core.time"
 
 local store = {}
@@ -155,6 +156,10 @@ local function is_alive(name)
   return code == "EBUSY"
 end
 
+-- It asked, looked and perhaps failed, and left nothing: no change begun, no job, nothing owed, nothing a person has said.
+local IS_IDLE = [[SELECT NOT EXISTS (SELECT 1 FROM effect) AND NOT EXISTS (SELECT 1 FROM job) AND NOT EXISTS (SELECT 1 FROM decision)
+  AND NOT EXISTS (SELECT 1 FROM obligation WHERE state = 'owed') AS idle]]
+
 local function describe(name)
   local j = store.journal(name)
   local run = j:query("SELECT * FROM run")[1]
@@ -162,13 +167,30 @@ local function describe(name)
   local current = j:query([[SELECT id FROM step WHERE state NOT IN ('done', 'skipped', 'already', 'undone')
     ORDER BY started DESC LIMIT 1]])[1]
   local owes = j:query("SELECT kind, costs, tries, error FROM obligation WHERE state = 'owed' ORDER BY id")
+  local idle = j:query(IS_IDLE)[1].idle == 1
   j:close()
   local holder = store.holder(name) or {}
   return {
     name = name, state = run.state, detail = run.detail, runbook = j.meta.runbook, title = j.meta.title,
     started = tonumber(j.meta.started), ended = run.changed, step = current and current.id, steps_done = counts.done or 0,
     steps_all = tonumber(j.meta.steps), host = holder.host, pid = holder.pid, alive = is_alive(name), owes = owes,
+    changed_nothing = idle, subject = j.meta.subject,
   }
+end
+
+-- A run that changed nothing is over once there is a newer one of the same runbook and parameters.
+local function pass_over(list)
+  local newest = {}
+  for _, row in ipairs(list) do
+    local other = row.subject and newest[row.subject]
+    newest[row.subject or ""] = (other == nil or row.started > other.started) and row or other
+  end
+  for _, row in ipairs(list) do
+    local newer = row.subject and newest[row.subject]
+    if newer and newer ~= row and row.changed_nothing and not row.alive and states.gives_way(row.state) then
+      row.passed_over = newer.name
+    end
+  end
 end
 
 --- What is known of every run, newest first. A journal that cannot be read is listed with its `error`.
@@ -182,17 +204,19 @@ function store.list()
       list[#list + 1] = ok and row or { name = name, state = "unreadable", error = errors.from(row), owes = {} }
     end
   end
+  pass_over(list)
   return list
 end
 
 local CLOSED = { done = true, ["rolled-back"] = true }
 
---- Runs that are not finished.
+--- Runs that are not finished. One that changed nothing does not count when there is a newer one of the same runbook and
+--- parameters.
 ---@async
 function store.open_runs()
   local open = {}
   for _, row in ipairs(store.list()) do
-    if not CLOSED[row.state] then
+    if not CLOSED[row.state] and not row.passed_over then
       open[#open + 1] = row
     end
   end

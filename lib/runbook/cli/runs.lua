@@ -44,6 +44,9 @@ local function lines_of(row)
   end
   local progress = ("%d of %s"):format(row.steps_done, row.steps_all or "?")
   local what = row.step and row.state ~= "done" and "at " .. row.step or ""
+  if row.passed_over then
+    what = ("%s%schanged nothing, and %s is newer"):format(what, what ~= "" and "; " or "", row.passed_over)
+  end
   local lines = { { row.name, state_of(row), progress, row.started and runs.when(row.started) or "", what } }
   for _, owed in ipairs(row.owes) do
     local costs = owed.costs and "costs money while it exists: " .. owed.costs or "is still there"
@@ -74,7 +77,7 @@ local function write_records(list)
   local errors, json = require "runbook.errors", require "runbook.json"
   output.version()
   for _, row in ipairs(list) do
-    row.type = "run"
+    row.type, row.subject = "run", nil
     row.error = row.error and errors.record(row.error)
     row.owes = json.array(row.owes)
     output.record(row)
