@@ -239,5 +239,6 @@ require("spec.world.sshd")(world)
 require("spec.world.relay")(world)
 require("spec.world.httpd")(world)
 require("spec.world.slowfs")(world)
+require("spec.world.trees")(world)
 
 return world
