@@ -3,6 +3,7 @@ local errors = require "runbook.errors"
 local events = require "runbook.events"
 local place = require "runbook.place"
 local places = require "spec.support.places"
+local retry = require "runbook.retry"
 local secret = require "runbook.core.secret"
 local task = require "runbook.task"
 local time = require "runbook.core.time"
@@ -125,6 +126,83 @@ for _, kind in ipairs(places.kinds) do
         assert.is_true(#seen >= 1)
         assert.matches("has said nothing", seen[1].text)
         assert.matches("its last line: begun", seen[1].text)
+      end)
+
+      describe("that is silent for too long", function()
+        local command = require "runbook.place.command"
+        local usual, first, longest
+
+        before_each(function()
+          usual, first, longest = command.given_up_after, retry.first_delay, retry.longest_delay
+          command.given_up_after, retry.first_delay, retry.longest_delay = 0.4, 0.01, 0.02
+        end)
+
+        after_each(function()
+          command.given_up_after, retry.first_delay, retry.longest_delay = usual, first, longest
+        end)
+
+        local function in_file()
+          return at:query { "mktemp", "/tmp/rb-stall.XXXXXX" }
+        end
+
+        local function tries(path)
+          return select(2, at:read(path):gsub("x", ""))
+        end
+
+        it("is tried again when it reads, and that is said", function()
+          local path = in_file()
+          local seen = events_of("notice", function()
+            assert.equal("there", at:query_sh([[
+              printf x >>"$1"
+              if [ "$(wc -c <"$1")" -lt 3 ]; then sleep 20; fi
+              echo there]], path))
+          end)
+          assert.equal(3, tries(path))
+          assert.equal(2, #seen)
+          assert.matches("said nothing for .* and was given up; trying again", seen[1].text)
+          at:remove(path)
+        end)
+
+        it("is tried ten times at most", function()
+          local path = in_file()
+          command.given_up_after = 0.2
+          local err = raised(at.query_sh, at, [[printf x >>"$1"; sleep 20]], path)
+          assert.same({ "lost", "ESTALLED", 10 }, { err.kind, err.code, err.tries })
+          command.given_up_after = 5
+          assert.equal(10, tries(path))
+          at:remove(path)
+        end)
+
+        it("is not tried again when it changes something: nobody knows what it did", function()
+          local path = in_file()
+          for _, change in ipairs {
+            function() at:sh([[printf x >>"$1"; sleep 20]], path) end,
+            function() at:exec { "sh", "-c", [[printf x >>"$1"; sleep 20]], "sh", path } end,
+          } do
+            local err = raised(change)
+            assert.same({ "lost", "ESTALLED", at.name }, { err.kind, err.code, err.target })
+            assert.matches("nobody knows what it did", err.message)
+            assert.matches("stall = false", err.hint)
+          end
+          assert.equal(2, tries(path))
+          at:remove(path)
+        end)
+
+        it("may say that it is so", function()
+          assert.equal("x", at:query { "sh", "-c", "sleep 0.8; echo x", stall = false })
+          assert.equal("x", at:query_sh("sleep 0.8; echo x", { stall = 5 }))
+          at:run { "sleep", "0.8", stall = false }
+          assert.equal(0, (at:exec { "sleep", "0.8", stall = 10 }))
+          assert.equal("lost", raised(at.run, at, { "sleep", "5", stall = 0.1 }).kind)
+          assert.equal("usage", raised(at.run, at, { "true", stall = true }).kind)
+        end)
+
+        it("is not, as long as it prints or reads", function()
+          assert.equal("1\n2\n3\n4\n5\n6", at:query { "sh", "-c", "for i in 1 2 3 4 5 6; do echo $i; sleep 0.15; done" })
+          at:run { "sh", "-c", "for i in 1 2 3 4 5 6; do echo $i >&2; sleep 0.15; done" }
+          assert.equal("", at:query { "sh", "-c", "while dd bs=1000000 count=1 2>/dev/null | grep -q .; do sleep 0.01; done",
+            stdin = ("x"):rep(12000000), stall = 2 })
+        end)
       end)
 
       -- sshd itself waits for all that holds the output, as everybody knows it from ssh.

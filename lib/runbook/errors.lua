@@ -32,7 +32,7 @@ local kind_of = {
   ECONNREFUSED = "unreachable", EHOSTUNREACH = "unreachable", ENETUNREACH = "unreachable", ERESOLVE = "unreachable",
   EAI_NONAME = "unreachable", EAI_AGAIN = "unreachable", EAI_FAIL = "unreachable", EHOSTDOWN = "unreachable",
   EADDRNOTAVAIL = "unreachable", EHANDSHAKE = "unreachable", ENETDOWN = "unreachable", ECONNECT = "unreachable",
-  ELOST = "lost", ECONNRESET = "lost", EPIPE = "lost", ECLOSED = "lost", ECONNABORTED = "lost", ESHUTDOWN = "lost",
+  ELOST = "lost", ESTALLED = "lost", ECONNRESET = "lost", EPIPE = "lost", ECLOSED = "lost", ECONNABORTED = "lost", ESHUTDOWN = "lost",
   ETIMEDOUT = "timeout", ECANCELED = "cancelled",
   EACCES = "refused", EPERM = "refused", EROFS = "refused", EREADONLY = "refused", EDENIED = "refused",
   EEXIST = "conflict", ECONSTRAINT = "conflict", ENOTEMPTY = "conflict", ECHANGED = "conflict", EXDEV = "conflict",

@@ -1,6 +1,5 @@
 --- This machine as a place.
 
-local errors = require "runbook.errors"
 local place = require "runbook.place"
 local process = require "runbook.core.process"
 local shell = require "runbook.shell"
@@ -10,31 +9,13 @@ local backend = {}
 -- Messages of programs are read by us, so they are asked for in one language.
 local env = { LC_ALL = "C" }
 
--- A shell says it by the status, so this place does too: then a missing program looks the same everywhere.
-local function not_found(argv, message, code)
-  if code == "ENOENT" then
-    return { status = 127, stdout = "", stderr = argv[1] .. ": not found\n" }
-  elseif code == "EACCES" then
-    return { status = 126, stdout = "", stderr = argv[1] .. ": Permission denied\n" }
-  end
-  return nil, message, code
-end
-
-function backend:exec(argv, o) -- luacheck: no self
-  local r, message, code = process.exec { argv = argv, stdin = o.stdin, limit = o.limit, env = env }
-  if not r then
-    return not_found(argv, message, code)
-  end
-  return r
-end
+-- A program that is missing is said by the status, as a shell does: then it looks the same everywhere.
+local by_shell = { "sh", "-c", 'exec "$@"', "sh" }
 
 function backend:open(argv) -- luacheck: no self
   local child, message, code = process.open { argv = argv, env = env }
-  if not child and (code == "ENOENT" or code == "EACCES") then
-    errors.raise {
-      kind = "exit", status = code == "ENOENT" and 127 or 126, target = "here", tried = shell.join(argv),
-      message = ("`%s` cannot be run: %s"):format(argv[1], message),
-    }
+  if code == "ENOENT" or code == "EACCES" then
+    return process.open { argv = table.move(argv, 1, #argv, #by_shell + 1, { table.unpack(by_shell) }), env = env }
   end
   return child, message, code
 end

@@ -324,7 +324,7 @@ local function follow(self, o, on_line)
     end
   end
   local how, message, code = command.converse(self.place, command.wrap(self.place, argv, {}), {
-    what = self.name or self.key, hold = true,
+    what = self.name or self.key, hold = true, stall = false, -- it is the job that is silent, and the job goes on
   }, reader "stdout", reader "stderr")
   if not how then
     errors.raise { kind = errors.kind(code), code = code, target = self.place.name, message = message }

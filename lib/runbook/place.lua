@@ -113,6 +113,7 @@ local common = {
   env = { "table", "environment variables: NAME = value", optional = true },
   stdin = { "any", "a string, a secret or a stream", optional = true },
   timeout = { "number", "seconds", optional = true },
+  stall = { "number|boolean", "seconds of silence before it is given up, usually 900; false: it may be silent for ever", optional = true },
 }
 
 local function declare(where, more)
@@ -128,6 +129,9 @@ local function declare(where, more)
       errors.raise({ kind = "usage", message = where .. ': takes a list in braces, like { "ls", "-l" }' }, 3)
     end
     local o = check(given, 3)
+    if o.stall == true then
+      errors.raise({ kind = "usage", message = where .. ": stall: seconds, or false" }, 3)
+    end
     o.argv = command.argv(o.argv or o, where)
     for i = #o, 1, -1 do
       o[i] = nil
@@ -146,7 +150,7 @@ local check_run = declare("place:run", {
 })
 
 local function settings(o, more)
-  local s = { stdin = o.stdin, timeout = o.timeout, env = o.env, cwd = o.cwd, limit = o.limit, on_line = o.on_line }
+  local s = { stdin = o.stdin, timeout = o.timeout, stall = o.stall, env = o.env, cwd = o.cwd, limit = o.limit, on_line = o.on_line }
   for key, value in pairs(more) do
     s[key] = value
   end

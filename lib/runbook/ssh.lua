@@ -203,15 +203,15 @@ function borrow(o, fn, keep)
   local shared = pool_of(o)
   for _ = 1, 3 do
     local connection = shared:acquire()
-    local function give_back(refused)
+    local function give_back(how)
       if connection then
-        shared:release(connection, refused)
+        shared:release(connection, how)
         connection = nil
       end
     end
     local r = table.pack(pcall(fn, connection.session, give_back))
     if not keep or not r[1] or r[2] == nil then
-      give_back(r[1] and r[4] == "EBUSY")
+      give_back(r[1] and r[4] == "EBUSY" and "refused" or nil)
     end
     if not r[1] then
       error(r[2], 0)
@@ -227,13 +227,6 @@ local function line_of(argv)
   return "exec env LC_ALL=C " .. shell.join(argv)
 end
 
-function Backend:exec(argv, o)
-  local line = line_of(argv)
-  return borrow(self.options, function(session)
-    return session:exec(line, o.stdin, o.limit)
-  end)
-end
-
 local Child = {}
 Child.__index = Child
 
@@ -246,6 +239,12 @@ function Child:wait() return self.channel:wait() end
 function Child:close()
   self.channel:close()
   self.give_back()
+end
+
+--- It does not answer. Its server counts it as a session until it ends, if it ever does, so others go another way.
+function Child:give_up()
+  self.channel:close()
+  self.give_back("retire")
 end
 
 Child.__close = Child.close

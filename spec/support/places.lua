@@ -16,9 +16,6 @@ local function busybox()
     return table.move(argv, 1, #argv, 5, { "sh", "-c", 'exec "$@"', "sh" })
   end
   local backend = {}
-  function backend:exec(argv, o) -- luacheck: no self
-    return process.exec { argv = by_shell(argv), stdin = o.stdin, limit = o.limit, env = env }
-  end
   function backend:open(argv) -- luacheck: no self
     return process.open { argv = by_shell(argv), env = env }
   end

@@ -65,6 +65,8 @@ local function two_directories(pair, look)
   ends.must_differ(pair, look.from, look.to)
 end
 
+local PATIENCE = 7200 -- seconds that a search may print nothing: there are millions of files
+
 local UNREADABLE = [[
 cd -P -- "$1" || exit 1
 find . ! -type l ! -readable -printf '%P\n' 2>/dev/null | head -n 1000]]
@@ -74,7 +76,7 @@ local function source_is_whole(pair, look)
   if look.from.root then
     return
   end
-  local unreadable, n = pair.from.place:query_sh(UNREADABLE, pair.from.path), 0
+  local unreadable, n = pair.from.place:query_sh(UNREADABLE, pair.from.path, { stall = PATIENCE }), 0
   for _ in unreadable:gmatch("[^\n]+") do
     n = n + 1
   end
@@ -172,7 +174,7 @@ find . -name '.rb~*' -printf 'ours %P\0' -o -name '*
 
 local function names(pair)
   local lines = 0
-  for kind, name in pair.from.place:query_sh(ODD, pair.from.path):gmatch("(%a+) ([^%z]*)%z") do
+  for kind, name in pair.from.place:query_sh(ODD, pair.from.path, { stall = PATIENCE }):gmatch("(%a+) ([^%z]*)%z") do
     if kind == "ours" then
       stop { kind = "conflict", target = pair.from.place.name, hint = "remove or rename it",
         message = ("the source holds %s, a name we use while we copy"):format(name) }

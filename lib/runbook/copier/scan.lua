@@ -147,9 +147,11 @@ local function problems_of(stderr, what)
   return list
 end
 
+local PATIENCE = 7200 -- seconds that it may print nothing: the answer comes at its end
+
 local function run(dir, script, argv, limit)
   local words = table.move(argv, 1, #argv, 5, { "sh", "-c", script, "sh" })
-  words.reads, words.limit = true, limit
+  words.reads, words.limit, words.stall = true, limit, PATIENCE
   local status, stdout, stderr, signal = dir.place:exec(words)
   if status ~= 0 then
     local said = stderr:match("([^\n]+)%s*$")

@@ -1,15 +1,19 @@
 --- One command at a place, from argument list to result: what the verbs of places stand on.
 ---
---- A place has a backend, and a backend has two functions:
+--- A place has a backend, and a backend has
 ---
----     backend:exec(argv, { stdin =, limit =, change = })  -> { status, signal, stdout, stderr } | nil, message, code
----     backend:open(argv, { change = })                    -> a child with stdin() stdout() stderr() wait() close()
+---     backend:open(argv, { change = })    -> a child with stdin() stdout() stderr() wait() close(); or nil, message, code
 ---
+--- (and `give_up()`, if hanging up on a command that does not answer is more than closing it),
 --- plus `by_hand(argv)`, the same as a line for a person, and `reference()`. Everything else is here and in place/files.lua.
+---
+--- A command shows that it lives by what it prints and what it reads. One that does neither for long is said to, and given up
+--- in the end: what reads is tried again then, and of a change nobody knows.
 
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local handle = require "runbook.handle"
+local human = require "runbook.human"
 local retry = require "runbook.retry"
 local secret = require "runbook.secret"
 local shell = require "runbook.shell"
@@ -19,6 +23,7 @@ local time = require "runbook.core.time"
 local command = {}
 
 command.stalled_after = 300 -- seconds without a byte before we say so
+command.given_up_after = 900 -- ... before we hang up, unless the command said otherwise (`stall`)
 command.grace = 1 -- seconds that something left in the background may hold the output open
 
 local STDERR_KEPT = 64 * 1024
@@ -196,6 +201,7 @@ end
 local function raise_world(place, argv, message, code)
   errors.raise({
     kind = errors.kind(code), code = code, target = place.name, tried = place:by_hand(argv), message = message,
+    hint = code == "ESTALLED" and "if it may be silent that long, say so: `stall = 7200`, seconds; or `stall = false`" or nil,
   }, 3)
 end
 
@@ -203,15 +209,29 @@ local function is_pieces(input)
   return type(input) == "table" and getmetatable(input) == nil
 end
 
-local function write_input(stdin, input)
+-- What it takes is a sign of life, too. A secret has no length to Lua and goes in one piece, as does a short text.
+local function write_bytes(stdin, bytes, seen)
+  if command.is_secret(bytes) then
+    stdin:write(bytes)
+    return
+  end
+  for from = 1, #bytes, CHUNK do
+    if not stdin:write(from == 1 and #bytes <= CHUNK and bytes or bytes:sub(from, from + CHUNK - 1)) then
+      return
+    end
+    seen.last = time.now()
+  end
+end
+
+local function write_input(stdin, input, seen)
   if is_pieces(input) then
     for _, piece in ipairs(input) do
-      stdin:write(piece)
+      write_bytes(stdin, piece, seen)
     end
     return
   elseif not command.is_stream(input) then
     if input ~= nil then
-      stdin:write(input)
+      write_bytes(stdin, input, seen)
     end
     return
   end
@@ -222,11 +242,12 @@ local function write_input(stdin, input)
     elseif not chunk or not stdin:write(chunk) then
       return
     end
+    seen.last = time.now()
   end
 end
 
 -- Feeds a child: sudo's password first, then what the command reads. A failure ends the child.
-local function feed(place, child, o)
+local function feed(place, child, o, seen)
   local ok, err = pcall(function()
     local stdin <close> = child:stdin()
     if place.sudo and place.sudo_password then
@@ -234,7 +255,7 @@ local function feed(place, child, o)
       stdin:write(place.sudo_password)
       stdin:write("\n")
     end
-    write_input(stdin, o.stdin)
+    write_input(stdin, o.stdin, seen)
     if o.hold then
       task.sleep(FOR_EVER)
     end
@@ -261,24 +282,39 @@ local function wait_for_readers(readers, seen)
     end
     return true
   end
+  local pause = 0 -- most have ended already, or will in this turn
   while not all_done() and time.now() - math.max(ended, seen.last) < command.grace do
-    task.sleep(0.02)
+    task.sleep(pause)
+    pause = math.min(0.02, pause + 0.001)
   end
 end
 
-local function watch_for_stall(place, what, seen)
+local function say_quiet(place, what, seen, quiet)
+  events.emit {
+    type = "notice", target = place.name,
+    text = ("%s: `%s` has said nothing for %s%s"):format(place.name, what, human.duration(quiet),
+      seen.line and "; its last line: " .. seen.line or ""),
+  }
+end
+
+-- Says when nothing was heard for long, and hangs up when it was for too long.
+local function watch_for_stall(place, child, o, seen)
+  local patience = o.stall == false and math.huge or o.stall or command.given_up_after
+  local said = seen.last
   while true do
-    local quiet = time.now() - seen.last
-    if quiet < command.stalled_after then
-      task.sleep(command.stalled_after - quiet)
-    else
-      events.emit {
-        type = "notice", target = place.name,
-        text = ("%s: `%s` has said nothing for %.0f min%s"):format(place.name, what, quiet / 60,
-          seen.line and "; its last line: " .. seen.line or ""),
-      }
-      task.sleep(command.stalled_after)
+    local now = time.now()
+    local quiet = now - seen.last
+    if quiet >= patience then
+      seen.stalled = patience;
+      (child.give_up or child.close)(child)
+      return
     end
+    said = math.max(said, seen.last)
+    if now - said >= command.stalled_after then
+      say_quiet(place, o.what, seen, quiet)
+      said = now
+    end
+    task.sleep(math.min(said + command.stalled_after, seen.last + patience) - now)
   end
 end
 
@@ -299,7 +335,8 @@ end
 --- Run a command with a task at each of its streams; the readers note in `seen` when they heard something.
 ---@param place runbook.Place
 ---@param argv string[]  as it is run there
----@param o { stdin?: any, hold?: boolean, change?: boolean, what: string }  hold: its stdin stays open until it ends
+---@param o { stdin?: any, hold?: boolean, change?: boolean, stall?: number|false, what: string }  hold: its stdin stays open
+---   until it ends; stall: seconds of silence before it is given up, false: it never is
 ---@param read_out async fun(from: runbook.stream, seen: table)
 ---@param read_err async fun(from: runbook.stream, seen: table)
 ---@return { status?: integer, signal?: string }? how
@@ -311,10 +348,10 @@ function command.converse(place, argv, o, read_out, read_err)
     return nil, message, code
   end
   local child <close> = opened
-  local seen = { last = time.now() }
+  local seen = { last = time.now(), child = child }
   local tasks <close> = setmetatable({
     task.spawn(read_out, child:stdout(), seen), task.spawn(read_err, child:stderr(), seen),
-    task.spawn(feed, place, child, o), task.spawn(watch_for_stall, place, o.what, seen),
+    task.spawn(feed, place, child, o, seen), task.spawn(watch_for_stall, place, child, o, seen),
   }, canceller)
   local how
   how, message, code = child:wait()
@@ -322,6 +359,10 @@ function command.converse(place, argv, o, read_out, read_err)
     wait_for_readers({ tasks[1], tasks[2] }, seen)
   end
   stop_tasks(tasks)
+  if not how and seen.stalled then
+    return nil, ("`%s` said nothing for %s and was given up%s"):format(o.what, human.duration(seen.stalled),
+      o.change and "; nobody knows what it did" or ""), "ESTALLED"
+  end
   for i = 3, 1, -1 do -- a source that failed is the reason for what the others saw
     local ok, failure = tasks[i]:result()
     if not ok and not errors.is_cancelled(failure) then
@@ -352,25 +393,29 @@ local function run_live(place, argv, o)
   return { status = how.status, signal = how.signal, stdout = "", stderr = stderr }
 end
 
--- The same as a backend's exec, but fed by hand: sudo reads its password before the command reads its input.
+-- All of its output, up to a limit; what prints more is ended.
 local function collect(place, argv, o)
   local limit, out, length, stderr = o.limit or 8 << 20, {}, 0, ""
   local how, message, code = command.converse(place, argv, o, function(from, seen)
     for chunk in function() return from:read(CHUNK) end do
       seen.last, length = time.now(), length + #chunk
-      out[#out + 1] = length <= limit and chunk or nil
+      if length > limit then
+        seen.child:close()
+        return
+      end
+      out[#out + 1] = chunk
     end
   end, function(from, seen)
     for chunk in function() return from:read(CHUNK) end do
       seen.last, stderr = time.now(), tail(stderr, chunk)
     end
   end)
-  if not how then
-    return nil, message, code
-  elseif length > limit then
+  if length > limit then
     return nil, "its output is longer than can be kept in memory; send it to a file or a stream", "ELIMIT"
+  elseif not how then
+    return nil, message, code
   end
-  return { status = how.status, signal = how.signal, stdout = table.concat(out), stderr = stderr }
+  return { status = how.status, signal = how.signal, stdout = table.concat(out), stderr = stderr:sub(-STDERR_KEPT) }
 end
 
 local function emit_output(place)
@@ -382,21 +427,17 @@ end
 local function once(place, words, argv, o)
   local given = {
     stdin = o.stdin, change = o.change, what = command.show(argv), on_line = o.on_line or emit_output(place), limit = o.limit,
+    stall = o.stall,
   }
-  if o.live then
-    return run_live(place, words, given)
-  elseif place.sudo and place.sudo_password or is_pieces(o.stdin) then
-    return collect(place, words, given)
-  end
-  return place.backend:exec(words, { stdin = o.stdin, limit = o.limit, change = o.change })
+  return (o.live and run_live or collect)(place, words, given)
 end
 
 --- Run a command and say how it ended, whatever that was. Raises only when nobody knows.
 ---@async
 ---@param place runbook.Place
 ---@param argv string[]
----@param o { stdin?: string|runbook.secret|runbook.stream|any[], timeout?: number, env?: table, cwd?: string, limit?: integer, change?: boolean, live?: boolean,
----   on_line?: fun(line: string, stream: string) }  change: it may not be sent twice
+---@param o { stdin?: string|runbook.secret|runbook.stream|any[], timeout?: number, stall?: number|false, env?: table, cwd?: string, limit?: integer,
+---   change?: boolean, live?: boolean, on_line?: fun(line: string, stream: string) }  change: it may not be sent twice
 ---@return { status?: integer, signal?: string, stdout: string, stderr: string }
 function command.run(place, argv, o)
   local words = command.wrap(place, argv, o)

@@ -154,7 +154,8 @@ end
 
 -- `gone`, or the digest of what a file holds now.
 local function raw_fingerprint(self, path)
-  return (command.script(self, scripts.fingerprint, { path }, { message = "looking at " .. path }):gsub("%s+$", ""))
+  local seen = command.script(self, scripts.fingerprint, { path }, { message = "looking at " .. path, stall = false })
+  return (seen:gsub("%s+$", ""))
 end
 
 local function raw_write(self, path, input, length, o)
@@ -380,7 +381,8 @@ verbs.remove = effect.verb {
   summary = function(_, path, tree) return "remove " .. path .. (tree and " and all that is in it" or "") end,
   by_hand = function(self, path, tree) return self:by_hand { "rm", tree and "-r" or "-f", path } end,
   body = function(self, path, tree)
-    command.script(self, scripts.remove, { path, tree and "tree" or "" }, { message = "removing " .. path, change = true })
+    command.script(self, scripts.remove, { path, tree and "tree" or "" },
+      { message = "removing " .. path, change = true, stall = false }) -- silent, and a large tree takes its time
   end,
 }
 

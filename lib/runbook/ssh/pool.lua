@@ -27,7 +27,7 @@ Pool.__index = Pool
 ---@param connect async fun(pool: runbook.ssh.Pool): runbook.core.ssh.session?
 ---@return runbook.ssh.Pool
 function pool.new(connect)
-  return setmetatable({ connect = connect, connections = {}, waiting = {}, opening = 0, reached = false }, Pool)
+  return setmetatable({ connect = connect, connections = {}, retired = {}, waiting = {}, opening = 0, reached = false }, Pool)
 end
 
 local function wake(self, n)
@@ -113,13 +113,29 @@ function Pool:acquire()
   end
 end
 
+-- What runs on it goes on.
+local function retire(self, connection)
+  for i, one in ipairs(self.connections) do
+    if one == connection then
+      table.remove(self.connections, i)
+      self.retired[connection] = true
+    end
+  end
+end
+
 --- The channel is closed.
 ---@param connection table
----@param refused? boolean  the server did not open it: so many it allows
-function Pool:release(connection, refused)
+---@param how? "refused"|"retire"  refused: the server did not open it, so many it allows; retire: nothing new goes this way
+function Pool:release(connection, how)
   connection.used = connection.used - 1
-  if refused then
+  if how == "refused" then
     connection.limit = math.max(1, math.min(connection.limit, connection.used))
+  elseif how == "retire" and not self.narrow then
+    retire(self, connection)
+  end
+  if self.retired[connection] and connection.used == 0 then
+    connection.session:close()
+    self.retired[connection] = nil
   end
   wake(self, 1)
 end
@@ -129,7 +145,10 @@ function Pool:close()
   for _, connection in ipairs(self.connections) do
     connection.session:close()
   end
-  self.connections = {}
+  for connection in pairs(self.retired) do
+    connection.session:close()
+  end
+  self.connections, self.retired = {}, {}
 end
 
 return pool
