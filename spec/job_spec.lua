@@ -315,9 +315,6 @@ describe("a job on a full disk", function()
   local function on(folder)
     local env = { XDG_STATE_HOME = folder, LC_ALL = "C" }
     local backend = {}
-    function backend:exec(argv, o) -- luacheck: no self
-      return process.exec { argv = argv, stdin = o.stdin, limit = o.limit, env = env }
-    end
     function backend:open(argv) -- luacheck: no self
       return process.open { argv = argv, env = env }
     end

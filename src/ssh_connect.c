@@ -218,9 +218,15 @@ attempt_start(struct ssh_connect *c, const struct addrinfo *a)
 static void
 none_left(struct ssh_connect *c)
 {
-	const char *code = c->last_error == ETIMEDOUT ? "ECONNECT" : uv_err_name(uv_translate_sys_error(c->last_error));
 	bool named = strcmp(c->address, c->o->host) != 0;
+	const char *code;
 
+	if (c->last_error == ETIMEDOUT)
+		code = "ECONNECT";
+	else if (c->last_error == ECONNRESET)	/* hung up before it was looked at: nothing was lost */
+		code = "EHANDSHAKE";
+	else
+		code = uv_err_name(uv_translate_sys_error(c->last_error));
 	ssh_failure_set(&c->failure, code, "cannot connect to %s port %d%s%s%s: %s", c->o->host, c->o->port,
 	                named ? " (" : "", named ? c->address : "", named ? ")" : "", strerror(c->last_error));
 	give_up(c);
