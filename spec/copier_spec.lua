@@ -8,6 +8,16 @@ local scan = require "runbook.copier.scan"
 local shell = require "runbook.shell"
 local world = require "spec.world"
 
+describe("the name of a home", function()
+  it("is one line of UTF-8 for people, as messages and records hold nothing else", function()
+    local shown = require("runbook.copier.meter").shown
+    assert.equal("jos\u{e9}", shown "jos\u{e9}")
+    assert.equal("two?lines", shown "two\nlines")
+    assert.equal("not-utf8-%FF%FE", shown "not-utf8-\xff\xfe")
+    assert.equal("the loose files", shown ".")
+  end)
+end)
+
 describe("patterns of what is not copied", function()
   local folder
 

@@ -2,16 +2,19 @@
 
 local events = require "runbook.events"
 local human = require "runbook.human"
+local record = require "runbook.copier.record"
 local time = require "runbook.core.time"
 
 local meter = {}
 
---- A unit's name for people: one line, whatever its bytes.
+--- A unit's name for people: one line of UTF-8, whatever its bytes.
 ---@param name string
 ---@return string
 function meter.shown(name)
   if name == "." then
     return "the loose files"
+  elseif not utf8.len(name) then
+    return record.printable(name)
   end
   return (name:gsub("[%c]", "?"))
 end
