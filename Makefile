@@ -39,7 +39,13 @@ MODULES  := $(shell grep -l '^luaopen_' $(BINDINGS))	# the others are parts of t
 BAKED    := $(sort $(shell find lib/runbook lib/man runbooks examples -type f ! -name '.*' ! -name '*.c' 2>/dev/null))
 
 # The program for the far sides: static and small, whatever is installed there.
-FAR_CC  ?= musl-gcc
+ifdef SAN
+FAR_CC   := $(CC)
+FAR_LINK := $(RB_SAN) -g
+else
+FAR_CC   ?= musl-gcc
+FAR_LINK := -static -s
+endif
 FAR_SRC := $(wildcard src/far/*.c) src/entry.c src/frame.c
 FAR     := $(BUILD)/far/runbook-far
 
@@ -94,7 +100,7 @@ $(BUILD)/embedded.c: src/embed.lua $(BUILD)/embedded.list $(BAKED) $(FAR)
 # -idirafter: xxhash.h is the distribution's, all other headers are the static library's own.
 $(FAR): $(FAR_SRC) $(wildcard src/far/*.h) src/entry.h src/frame.h $(BUILD)/deps/config.mk
 	@mkdir -p $(@D)
-	$(FAR_CC) -static -s -D_GNU_SOURCE -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Werror \
+	$(FAR_CC) $(FAR_LINK) -D_GNU_SOURCE -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Werror \
 		-O2 -idirafter /usr/include -pthread -o $@ $(FAR_SRC)
 
 # The lists change when a file comes or goes, which no time stamp of the files that are left would tell.

@@ -45,6 +45,8 @@ struct entry {
  *   'E' entry: bytes shared with the path before it, the rest of the path, then entry_put's fields
  *   'P' path, errno, what was tried: could not be looked at
  *   'V' end of the unit: digest, 1 when its entries were left out, counts (see struct unit_counts), n, n times uid, gid, names
+ * A unit that could not be looked at has no 'E', but a 'P' with an empty path.  One whose latest ctime is within a tick of
+ * the clock at which it was read may change without its digest: such a digest is not to be trusted in 'U'.
  *   'Z' end: units, nanoseconds that a stat took (the median).  Without it the stream was cut.
  */
 enum {
@@ -76,9 +78,12 @@ enum {
  *       attributes; hash when flag HASHED; inode, device, ctime (seconds, ns), blocks on the target; bytes sent
  *       else: errno, a few words
  *   'p' bytes so far, of files not answered yet, too; nanoseconds that a stat takes at the source now (0: not known)
+ *   't' inode, device, ctime (seconds, ns) on the target: what was done to one name of an inode gave it this ctime, and so
+ *       to its other names, whether they were answered before or are not in the work at all.  It is said when what came
+ *       before 'R' or 'Q' is finished
  *   'Q' the end: bytes, files.  Without it the stream was cut.
  */
-enum { RESULT = 'r', RESULT_PROGRESS = 'p', RESULT_END = 'Q' };
+enum { RESULT = 'r', RESULT_PROGRESS = 'p', RESULT_TOUCHED = 't', RESULT_END = 'Q' };
 
 enum result_status {
 	RESULT_DONE,

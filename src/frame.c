@@ -154,7 +154,8 @@ static int
 fill(struct frame_input *in, size_t wanted)
 {
 	if (in->capacity - in->from < wanted || in->capacity == 0) {
-		memmove(in->bytes, in->bytes + in->from, in->to - in->from);
+		if (in->to > in->from)
+			memmove(in->bytes, in->bytes + in->from, in->to - in->from);
 		in->to -= in->from;
 		in->from = 0;
 		if (in->capacity < wanted + CHUNK) {

@@ -22,7 +22,7 @@ struct making {
 	const struct wanted *wanted;
 	int at, fd;
 	const char *name;	/* where it goes */
-	char made[32];
+	char made[PLACE_NAME];
 	bool bare;
 };
 
@@ -34,10 +34,15 @@ give_up(const struct making *m, int error, const char *words)
 	say_error(m->task->index, error, words);
 }
 
+/* What became of a name that stands in its place. */
 static void
-say_unkept(const struct task *t, const char *what, int error)
+say_outcome(const struct task *t, unsigned flags, const struct wanted *w, const struct stat *st, int unkept, const char *words)
 {
-	say_failed(t->index, RESULT_UNKEPT, error, what);
+	const char *lost = unkept ? words : place_unkept(w, st);
+	if (lost)
+		say_failed(t->index, RESULT_UNKEPT, unkept, lost);
+	else
+		say_done(t, flags, w, st, t->type == WORK_CHECK || w->entry.type != 'f' ? 0 : w->entry.size);
 }
 
 /* What was written is what was sent; then it gets all else, and its name. */
@@ -50,22 +55,21 @@ finish_file(struct making *m)
 	struct stat st;
 	int error = content_hash(m->fd, &w->entry, hash);
 	if (error || memcmp(hash, w->hash, ENTRY_HASH) != 0) {
-		give_up(m, error ? error : EIO, "what was written reads back otherwise");
+		give_up(m, error && error != EAGAIN ? error : EIO, "what was written reads back otherwise");
 		return;
 	}
 	int unkept = place_finish(w, m->fd, m->at, m->made, m->bare, words);
-	error = place_rename(m->at, m->made, m->name, &m->task->expect);
+	error = place_is_refusal(unkept) ? unkept : 0;
+	if (!error && receive_is_remote && fsync(m->fd) != 0) /* only now a server says that a quota is used up */
+		error = errno;
+	if (!error)
+		error = place_rename(m->at, m->made, m->name, &m->task->expect);
 	if (!error && fstat(m->fd, &st) != 0)
 		error = errno;
-	if (error) {
+	if (error)
 		give_up(m, error, NULL);
-		return;
-	}
-	const char *lost = unkept ? words : place_unkept(w, &st);
-	if (lost)
-		say_unkept(m->task, lost, unkept);
 	else
-		say_done(m->task, RESULT_HASHED, w, &st, w->entry.size);
+		say_outcome(m->task, RESULT_HASHED, w, &st, unkept, words);
 }
 
 static int
@@ -182,38 +186,67 @@ apply_large(struct cursor *c, struct large *l)
 		close(l->fd);
 }
 
+/* The directory of what has to be there: none is made on the way. */
+static int
+parent_of_existing(struct cursor *c, const char *path, const char **name)
+{
+	c->make = false;
+	int at = cursor_parent(c, path, name);
+	c->make = true;
+	return at;
+}
+
+/* Opens the very file that was looked at; its owner may have closed it to himself. */
+static int
+open_held(const struct held *h, int at, const char *name, int *fd)
+{
+	const int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+	const struct stat *b = &h->before;
+	struct stat st;
+	if (!S_ISREG(b->st_mode))
+		return EBUSY;
+	*fd = openat(at, name, flags);
+	if (*fd < 0 && errno == EACCES && b->st_uid == geteuid()
+	    && fchmodat(at, name, (b->st_mode & 07777) | 0600, AT_SYMLINK_NOFOLLOW) == 0)
+		*fd = openat(at, name, flags);
+	if (*fd < 0)
+		return errno;
+	return fstat(*fd, &st) != 0 ? errno : st.st_ino == b->st_ino && st.st_dev == b->st_dev ? 0 : EBUSY;
+}
+
 /* The bytes are there; what else belongs to the file is brought. */
 void
 apply_check(struct cursor *c, struct task *t)
 {
 	struct wanted w;
 	struct stat st;
+	struct held h = { .fd = -1 };
 	char words[64] = "";
 	const char *name;
+	int fd = -1, unkept = 0;
 	if (!wanted_get(&t->payload, &w, true) || w.entry.type != 'f') {
 		say_failed(t->index, RESULT_SOURCE, EPROTO, "malformed");
 		return;
 	}
-	int at = cursor_parent(c, t->path, &name);
-	int error = at < 0 ? errno : !t->expect.there ? EBUSY : place_check(at, name, &t->expect, &st);
-	int fd = error ? -1 : openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (!error && fd < 0)
+	int at = parent_of_existing(c, t->path, &name);
+	int error = at < 0 ? errno : links_hold(&h, at, name, &t->expect);
+	if (!t->expect.there || (at < 0 && error == ENOENT))
+		error = EBUSY;
+	if (!error)
+		error = open_held(&h, at, name, &fd);
+	if (!error)
+		unkept = place_finish(&w, fd, at, name, false, words);
+	if (!error && place_is_refusal(unkept))
+		error = unkept;
+	if (!error && fstat(fd, &st) != 0)
 		error = errno;
-	if (error) {
+	links_release(&h);
+	if (error)
 		say_error(t->index, error, NULL);
-		return;
-	}
-	int unkept = place_finish(&w, fd, at, name, false, words);
-	if (fstat(fd, &st) != 0) {
-		say_error(t->index, errno, NULL);
-	} else {
-		const char *lost = unkept ? words : place_unkept(&w, &st);
-		if (lost)
-			say_unkept(t, lost, unkept);
-		else
-			say_done(t, RESULT_HASHED, &w, &st, 0);
-	}
-	close(fd);
+	else
+		say_outcome(t, RESULT_HASHED, &w, &st, unkept, words);
+	if (fd >= 0)
+		close(fd);
 }
 
 static int
@@ -247,27 +280,51 @@ apply_node(struct cursor *c, struct task *t)
 	m.at = cursor_parent(c, t->path, &m.name);
 	place_name(m.made);
 	int error = m.at < 0 ? errno : make_node(&m);
+	if (error == EACCES && m.at >= 0 && cursor_loosen(m.at))
+		error = make_node(&m);
 	if (error) {
 		m.made[0] = '\0';
 		give_up(&m, error, NULL);
 		return;
 	}
 	int unkept = place_finish(&w, -1, m.at, m.made, false, words);
-	error = place_rename(m.at, m.made, m.name, &t->expect);
+	error = place_is_refusal(unkept) ? unkept : place_rename(m.at, m.made, m.name, &t->expect);
 	if (!error && fstatat(m.at, m.name, &st, AT_SYMLINK_NOFOLLOW) != 0)
 		error = errno;
-	if (error) {
+	if (error)
 		give_up(&m, error, NULL);
-		return;
-	}
-	const char *lost = unkept ? words : place_unkept(&w, &st);
-	if (lost)
-		say_unkept(t, lost, unkept);
 	else
-		say_done(t, 0, &w, &st, 0);
+		say_outcome(t, 0, &w, &st, unkept, words);
 }
 
 /* rename(2): where old and new are one inode it does nothing, and the old name stays. */
+static int
+link_name(struct making *m, int from, const char *leader, struct stat *st)
+{
+	struct held h;
+	int error = links_hold_always(&h, from, leader, NULL);
+	bool linked = !error && fstatat(m->at, m->name, st, AT_SYMLINK_NOFOLLOW) == 0 && st->st_ino == h.before.st_ino
+		&& st->st_dev == h.before.st_dev;
+	if (!error && !linked) {
+		place_name(m->made);
+		int status = linkat(from, leader, m->at, m->made, 0);
+		if (status != 0 && errno == EACCES && cursor_loosen(m->at))
+			status = linkat(from, leader, m->at, m->made, 0);
+		error = status == 0 ? 0 : errno;
+		if (error)
+			m->made[0] = '\0';
+		else
+			error = place_rename(m->at, m->made, m->name, &m->task->expect);
+		if (!error && fstatat(m->at, m->name, st, AT_SYMLINK_NOFOLLOW) != 0)
+			error = errno;
+		if (error && m->made[0])
+			unlinkat(m->at, m->made, 0); /* while the inode is held */
+		m->made[0] = '\0';
+	}
+	links_release(&h);
+	return error;
+}
+
 void
 apply_link(struct cursor *c, struct task *t)
 {
@@ -284,24 +341,22 @@ apply_link(struct cursor *c, struct task *t)
 	cursor_open(&beside, c->root, false);
 	int from = cursor_parent(&beside, path, &leader);
 	m.at = from < 0 ? -1 : cursor_parent(c, t->path, &m.name);
-	place_name(m.made);
-	int error = m.at < 0 ? errno : linkat(from, leader, m.at, m.made, 0) == 0 ? 0 : errno;
+	int error = m.at < 0 ? errno : link_name(&m, from, leader, &st);
 	cursor_close(&beside);
 	free(path);
-	if (error) {
-		m.made[0] = '\0';
-		give_up(&m, error, NULL);
-		return;
-	}
-	error = place_rename(m.at, m.made, m.name, &t->expect);
-	if (!error && fstatat(m.at, m.name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-		error = errno;
-	if (error) {
-		give_up(&m, error, NULL);
-		return;
-	}
-	unlinkat(m.at, m.made, 0);
-	say_done(t, RESULT_LINKED, NULL, &st, 0);
+	if (error)
+		say_error(t->index, error, NULL);
+	else
+		say_done(t, RESULT_LINKED, NULL, &st, 0);
+}
+
+static int
+remove_name(int at, const char *name, bool directory)
+{
+	int status = unlinkat(at, name, directory ? AT_REMOVEDIR : 0);
+	if (status != 0 && errno == EACCES && cursor_loosen(at))
+		status = unlinkat(at, name, directory ? AT_REMOVEDIR : 0);
+	return status == 0 || errno == ENOENT ? 0 : errno;
 }
 
 void
@@ -309,19 +364,21 @@ apply_removal(struct cursor *c, struct task *t)
 {
 	const char *name;
 	struct stat st;
+	struct held h = { .fd = -1 };
 	unsigned char type = get_byte(&t->payload);
 	t->expect = get_expect(&t->payload);
-	int at = cursor_parent(c, t->path, &name);
-	if (t->payload.failed || !*t->path || strcmp(name, ".") == 0) {
+	if (t->payload.failed || !*t->path) {
 		say_failed(t->index, RESULT_SOURCE, EPROTO, "malformed");
 		return;
 	}
-	int error = at < 0 ? errno : place_check(at, name, &t->expect, &st);
-	bool gone = error == ENOENT || (error == EBUSY && at >= 0 && fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) != 0);
-	if (!error && S_ISDIR(st.st_mode) != (type == 'd'))
+	int at = parent_of_existing(c, t->path, &name);
+	int error = at < 0 ? errno : links_hold(&h, at, name, &t->expect);
+	bool gone = at < 0 ? error == ENOENT : error == EBUSY && fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT;
+	if (!error && S_ISDIR(h.before.st_mode) != (type == 'd'))
 		error = EBUSY;
-	if (!gone && !error && unlinkat(at, name, type == 'd' ? AT_REMOVEDIR : 0) != 0)
-		error = errno;
+	if (!error && t->expect.there)
+		error = remove_name(at, name, type == 'd');
+	links_release(&h);
 	if (gone || !error)
 		say_done(t, RESULT_REMOVED, NULL, NULL, 0);
 	else
@@ -340,31 +397,24 @@ apply_directory(struct cursor *c, struct task *t)
 {
 	struct wanted w;
 	struct stat st;
-	char words[64] = "", path[32];
+	char words[64] = "";
 	if (!wanted_get(&t->payload, &w, false) || w.entry.type != 'd') {
 		say_failed(t->index, RESULT_SOURCE, EPROTO, "malformed");
 		return;
 	}
 	int at = cursor_enter(c, t->path, strlen(t->path));
 	int fd = at < 0 ? -1 : openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 && at >= 0 && errno == EACCES) { /* its owner may read it after a chmod */
-		snprintf(path, sizeof path, "/proc/self/fd/%d", at);
-		if (chmod(path, 0700) == 0)
-			fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	}
+	if (fd < 0 && at >= 0 && errno == EACCES && cursor_loosen(at))
+		fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0) {
 		say_error(t->index, errno, NULL);
 		return;
 	}
 	int unkept = place_finish(&w, fd, at, ".", false, words);
-	if (fstat(fd, &st) != 0) {
-		say_error(t->index, errno, NULL);
-	} else {
-		const char *lost = unkept ? words : place_unkept(&w, &st);
-		if (lost)
-			say_unkept(t, lost, unkept);
-		else
-			say_done(t, 0, &w, &st, 0);
-	}
+	int error = place_is_refusal(unkept) ? unkept : fstat(fd, &st) != 0 ? errno : 0;
+	if (error)
+		say_error(t->index, error, NULL);
+	else
+		say_outcome(t, 0, &w, &st, unkept, words);
 	close(fd);
 }

@@ -10,6 +10,7 @@
 
 #define LIST_LIMIT  65536	/* XATTR_LIST_MAX, XATTR_SIZE_MAX of linux/limits.h */
 #define VALUE_LIMIT 65536
+#define ALL_LIMIT   (FRAME_LIMIT / 2)	/* of one name: it goes in one frame */
 
 static bool
 is_ours(const char *name)
@@ -78,10 +79,12 @@ sort_names(char *names, size_t length, char ***sorted)
 static int
 put_all(struct buffer *b, const struct subject *s, char **sorted, size_t n)
 {
-	char *value = far_memory(VALUE_LIMIT);
+	static _Thread_local char value[VALUE_LIMIT];
 	int error = 0;
 	put_number(b, n);
 	for (size_t i = 0; i < n && !error; i++) {
+		if (b->length > ALL_LIMIT)
+			return E2BIG;
 		ssize_t size = get(s, sorted[i], value, VALUE_LIMIT);
 		if (size < 0)
 			error = errno == ENODATA ? EAGAIN : errno; /* taken away between two calls */
@@ -90,7 +93,6 @@ put_all(struct buffer *b, const struct subject *s, char **sorted, size_t n)
 			put_text(b, value, (size_t)size);
 		}
 	}
-	free(value);
 	return error;
 }
 
@@ -155,19 +157,33 @@ is_wanted(struct reader wanted, uint64_t n, const char *name)
 static int
 remove_others(const struct subject *s, struct reader wanted, uint64_t n, char which[static 64])
 {
-	char *names = far_memory(LIST_LIMIT);
-	ssize_t length = list(s, names, LIST_LIMIT);
-	int error = 0;
-	if (length < 0 && errno != ENOTSUP)
-		error = failed(errno, "xattrs", which);
-	for (char *at = names; !error && length > 0 && at < names + length; at += strlen(at) + 1) {
+	static _Thread_local char names[LIST_LIMIT];
+	ssize_t length = list(s, names, sizeof names);
+	if (length < 0)
+		return errno == ENOTSUP ? 0 : failed(errno, "xattrs", which);
+	for (char *at = names; at < names + length; at += strlen(at) + 1) {
 		if (!is_ours(at) || is_wanted(wanted, n, at))
 			continue;
 		if ((s->fd >= 0 ? fremovexattr(s->fd, at) : lremovexattr(s->path, at)) != 0 && errno != ENODATA)
-			error = failed(errno, at, which);
+			return failed(errno, at, which);
 	}
-	free(names);
-	return error;
+	return 0;
+}
+
+/* 0, errno, or EPROTO: it is none of those that are sent. */
+static int
+set_one(const struct subject *s, struct text key, struct text value)
+{
+	char word[256];
+	if (key.length >= sizeof word)
+		return EPROTO;
+	memcpy(word, key.bytes, key.length);
+	word[key.length] = '\0';
+	if (strlen(word) != key.length || !is_ours(word))
+		return EPROTO;
+	int status = s->fd >= 0 ? fsetxattr(s->fd, word, value.bytes, value.length, 0)
+		: lsetxattr(s->path, word, value.bytes, value.length, 0);
+	return status == 0 ? 0 : errno;
 }
 
 int
@@ -177,18 +193,14 @@ attributes_set(struct reader *r, int fd, int directory, const char *name, bool b
 	if (!subject_of(&s, fd, directory, name))
 		return failed(ENAMETOOLONG, "xattrs", which);
 	uint64_t n = get_number(r);
-	int error = bare ? 0 : remove_others(&s, *r, n, which);
+	int first = bare ? 0 : remove_others(&s, *r, n, which);
 	for (; n > 0 && !r->failed; n--) {
 		struct text key = get_text(r), value = get_text(r);
-		char word[256];
-		if (r->failed || key.length >= sizeof word)
-			return failed(EPROTO, "xattrs", which);
-		memcpy(word, key.bytes, key.length);
-		word[key.length] = '\0';
-		int status = s.fd >= 0 ? fsetxattr(s.fd, word, value.bytes, value.length, 0)
-			: lsetxattr(s.path, word, value.bytes, value.length, 0);
-		if (status != 0 && !error)
-			error = failed(errno, word, which);
+		int error = r->failed ? EPROTO : set_one(&s, key, value);
+		if (error && !first) {
+			first = error;
+			snprintf(which, 64, "%.*s", key.length < 63 ? (int)key.length : 63, (const char *)key.bytes);
+		}
 	}
-	return r->failed ? failed(EPROTO, "xattrs", which) : error;
+	return r->failed ? failed(EPROTO, "xattrs", which) : first;
 }

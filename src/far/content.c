@@ -10,6 +10,7 @@
 
 #define BLOCK ((size_t)64 << 10)
 #define PAGE  ((size_t)4 << 10)
+#define AHEAD_SECONDS 900	/* that a file server's clock may be before ours */
 #define RACY_SECONDS 2	/* the coarsest times of a file system that is in use */
 
 static bool
@@ -183,5 +184,5 @@ content_is_racy(const struct entry *e)
 {
 	struct timespec now;
 	clock_gettime(CLOCK_REALTIME, &now);
-	return e->changed.seconds >= now.tv_sec - RACY_SECONDS && e->changed.seconds <= now.tv_sec + 1;
+	return e->changed.seconds >= now.tv_sec - RACY_SECONDS && e->changed.seconds <= now.tv_sec + AHEAD_SECONDS;
 }

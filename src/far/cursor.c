@@ -9,6 +9,14 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+/*
+ * Of the directories above, this many are kept open, and every so many-th one above those: a tree that is thousands
+ * of levels deep would take more descriptors than a process may have.
+ */
+#define WINDOW 64
+
+static const int flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+
 static _Atomic unsigned epoch;
 
 void
@@ -23,14 +31,24 @@ cursor_open(struct cursor *c, int root, bool make)
 	memset(c, 0, sizeof *c);
 	c->epoch = epoch;
 	c->root = root;
-	c->make = make;
+	c->make = c->writes = make;
+	c->root_inherits = -1;
+}
+
+static void
+close_last(struct cursor *c)
+{
+	int fd = c->levels[--c->depth].fd;
+	if (fd >= 0)
+		close(fd);
 }
 
 static void
 forget(struct cursor *c)
 {
 	while (c->depth > 0)
-		close(c->levels[--c->depth].fd);
+		close_last(c);
+	c->root_inherits = -1;
 }
 
 void
@@ -41,10 +59,35 @@ cursor_close(struct cursor *c)
 	free(c->levels);
 }
 
+/* The directory so many levels below the root, opened again where it was closed. */
 static int
-here(const struct cursor *c)
+at_level(struct cursor *c, size_t depth)
 {
-	return c->depth ? c->levels[c->depth - 1].fd : c->root;
+	size_t open = depth;
+	while (open > 0 && c->levels[open - 1].fd < 0)
+		open--;
+	int fd = open ? c->levels[open - 1].fd : c->root;
+	for (; open < depth; open++) {
+		size_t from = open ? c->levels[open - 1].end + 1 : 0, end = c->levels[open].end;
+		char name[256];
+		if (end - from >= sizeof name) {
+			errno = ENAMETOOLONG;
+			return -1;
+		}
+		memcpy(name, c->path + from, end - from);
+		name[end - from] = '\0';
+		fd = openat(fd, name, flags);
+		if (fd < 0)
+			return -1;
+		c->levels[open].fd = fd;
+	}
+	return fd;
+}
+
+static int
+here(struct cursor *c)
+{
+	return at_level(c, c->depth);
 }
 
 /* How many of the open directories lead to this one. */
@@ -59,20 +102,47 @@ go_back(struct cursor *c, const char *directory, size_t length)
 		size_t end = c->levels[c->depth - 1].end;
 		if (end <= common && (end == length || directory[end] == '/'))
 			break;
-		close(c->levels[--c->depth].fd);
+		close_last(c);
 	}
 }
 
-static int
-open_component(struct cursor *c, const char *name)
+bool
+cursor_loosen(int directory)
 {
-	const int flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-	int fd = openat(here(c), name, flags);
+	char path[32];
+	struct stat st;
+	if (geteuid() == 0 || fstat(directory, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 0700) == 0700)
+		return false;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", directory);
+	return chmod(path, (st.st_mode & 07777) | 0700) == 0;
+}
+
+static int
+open_component(struct cursor *c, int at, const char *name)
+{
+	int fd = openat(at, name, flags);
+	if (fd < 0 && errno == EACCES && c->writes && cursor_loosen(at))
+		fd = openat(at, name, flags);
 	if (fd >= 0 || errno != ENOENT || !c->make)
 		return fd;
-	if (mkdirat(here(c), name, 0700) != 0 && errno != EEXIST)
+	int status = mkdirat(at, name, 0700);
+	if (status != 0 && errno == EACCES && cursor_loosen(at))
+		status = mkdirat(at, name, 0700);
+	if (status != 0 && errno != EEXIST)
 		return -1;
-	return openat(here(c), name, flags);
+	return openat(at, name, flags);
+}
+
+static void
+close_far_above(struct cursor *c)
+{
+	if (c->depth <= WINDOW)
+		return;
+	size_t above = c->depth - 1 - WINDOW;
+	if (above % WINDOW != 0 && c->levels[above].fd >= 0) {
+		close(c->levels[above].fd);
+		c->levels[above].fd = -1;
+	}
 }
 
 static int
@@ -88,12 +158,15 @@ push(struct cursor *c, const char *directory, size_t from, size_t end)
 	}
 	if (!c->path || !c->levels)
 		far_die(EX_OSERR, "out of memory");
+	if (from > 0)
+		c->path[from - 1] = '/';
 	memcpy(c->path + from, directory + from, end - from);
 	c->path[end] = '\0';
-	int fd = open_component(c, c->path + from);
+	int at = here(c), fd = at < 0 ? -1 : open_component(c, at, c->path + from);
 	if (fd < 0)
 		return -1;
 	c->levels[c->depth++] = (struct cursor_level){ fd, end, -1 };
+	close_far_above(c);
 	return fd;
 }
 
@@ -110,8 +183,6 @@ cursor_enter(struct cursor *c, const char *directory, size_t length)
 		size_t from = at + (directory[at] == '/');
 		const char *slash = memchr(directory + from, '/', length - from);
 		size_t end = slash ? (size_t)(slash - directory) : length;
-		if (c->path && at < c->capacity && from > at)
-			c->path[at] = '/';
 		if (push(c, directory, from, end) < 0)
 			return -1;
 		at = end;
@@ -132,13 +203,12 @@ cursor_parent(struct cursor *c, const char *path, const char **name)
 bool
 cursor_inherits(struct cursor *c)
 {
-	if (c->depth > 0 && c->levels[c->depth - 1].inherits >= 0)
-		return c->levels[c->depth - 1].inherits;
-	char path[32];
-	snprintf(path, sizeof path, "/proc/self/fd/%d", here(c));
-	ssize_t n = getxattr(path, "system.posix_acl_default", NULL, 0);
-	bool inherits = n > 0 || (n < 0 && errno != ENODATA && errno != ENOTSUP);
-	if (c->depth > 0)
-		c->levels[c->depth - 1].inherits = inherits;
-	return inherits;
+	signed char *known = c->depth ? &c->levels[c->depth - 1].inherits : &c->root_inherits;
+	if (*known < 0) {
+		char path[32];
+		snprintf(path, sizeof path, "/proc/self/fd/%d", here(c));
+		ssize_t n = getxattr(path, "system.posix_acl_default", NULL, 0);
+		*known = n > 0 || (n < 0 && errno != ENODATA && errno != ENOTSUP);
+	}
+	return *known;
 }

@@ -45,6 +45,8 @@ void far_die(int status, const char *format, ...) __attribute__((format(printf, 
 /* For what cannot be gone on without. */
 void *far_memory(size_t size);
 unsigned far_threads(const struct far_options *o, int root);
+/* With a stack of a size that is the same whatever library it is linked with. */
+bool far_thread(pthread_t *id, void *(*run)(void *arg), void *arg);
 /* "nfs", "ext4", ...: what statfs says; a number where it has no name here. */
 const char *far_file_system(int root, char text[static 24]);
 bool far_is_remote(int root);
@@ -64,12 +66,14 @@ struct cursor {
 	char *path;		/* of the last directory, "" the root */
 	size_t capacity;
 	struct cursor_level {
-		int fd;
+		int fd;		/* -1: too many were open */
 		size_t end;	/* of its path */
 		signed char inherits;	/* -1: nobody has looked */
 	} *levels;
 	size_t depth, levels_capacity;
 	bool make;		/* missing directories are made, 0700 */
+	bool writes;		/* those that their owner may not enter or write are opened to him */
+	signed char root_inherits;
 	unsigned epoch;
 };
 
@@ -81,6 +85,8 @@ int cursor_enter(struct cursor *c, const char *directory, size_t length);
 int cursor_parent(struct cursor *c, const char *path, const char **name);
 /* Do names that are made in the directory of the last cursor_enter or cursor_parent get ACLs from it? */
 bool cursor_inherits(struct cursor *c);
+/* A directory of a user may be closed to that very user: opens it, until it gets its own mode at last.  False: no use. */
+bool cursor_loosen(int directory);
 /* Directories were removed: no cursor believes any more what it has open. */
 void cursor_forget_all(void);
 

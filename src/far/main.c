@@ -15,6 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define STACK ((size_t)1 << 20)
+
 void
 far_die(int status, const char *format, ...)
 {
@@ -99,6 +101,17 @@ far_threads(const struct far_options *o, int root)
 	unsigned n = processors > 0 ? (unsigned)processors : 1;
 	n = far_is_remote(root) ? 32 : n < 8 ? n : 8;
 	return o->gently && n > 1 ? (n + 1) / 2 : n;
+}
+
+bool
+far_thread(pthread_t *id, void *(*run)(void *arg), void *arg)
+{
+	pthread_attr_t a;
+	pthread_attr_init(&a);
+	pthread_attr_setstacksize(&a, STACK);
+	bool started = pthread_create(id, &a, run, arg) == 0;
+	pthread_attr_destroy(&a);
+	return started;
 }
 
 /* ioprio_set(2): class 3 is idle */
@@ -188,6 +201,15 @@ parse_option(struct far_options *o, const char *word)
 	return true;
 }
 
+/* Names without a descriptor, and ACLs of directories, are reached through it. */
+static void
+need_proc(void)
+{
+	struct stat st;
+	if (stat("/proc/self/fd", &st) != 0)
+		far_die(EX_UNAVAILABLE, "/proc is not mounted here: %s", strerror(errno));
+}
+
 int
 main(int argc, char **argv)
 {
@@ -211,6 +233,7 @@ main(int argc, char **argv)
 		return far_scan(&o, false);
 	if (strcmp(argv[1], "clean") == 0)
 		return far_scan(&o, true);
+	need_proc();
 	if (strcmp(argv[1], "prove") == 0)
 		return far_prove(&o);
 	if (strcmp(argv[1], "send") == 0)

@@ -22,8 +22,8 @@ wanted_get(struct reader *r, struct wanted *w, bool hashed)
 	w->attributes = reader_of(attributes.bytes, attributes.length);
 	struct buffer as_they_came = { .bytes = (unsigned char *)(uintptr_t)attributes.bytes, .length = attributes.length };
 	attributes_digest(&as_they_came, w->digest);
+	w->flags = (unsigned)get_number(r) & RESULT_RACY;
 	if (hashed) {
-		w->flags = (unsigned)get_number(r) & RESULT_RACY;
 		const unsigned char *hash = get_bytes(r, ENTRY_HASH);
 		if (hash)
 			memcpy(w->hash, hash, ENTRY_HASH);
@@ -37,45 +37,33 @@ wanted_get(struct reader *r, struct wanted *w, bool hashed)
 }
 
 void
-place_name(char name[static 32])
+place_name(char name[static PLACE_NAME])
 {
 	static _Atomic unsigned long count;
-	snprintf(name, 32, LEFTOVER "%lx.%lx", receive_process, (unsigned long)count++);
-}
-
-/* A directory of a user may be read-only for that very user; its own mode comes back when it is finished. */
-static bool
-make_writable(int at)
-{
-	char path[32];
-	struct stat st;
-	if (geteuid() == 0 || fstat(at, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 0700) == 0700)
-		return false;
-	snprintf(path, sizeof path, "/proc/self/fd/%d", at);
-	return chmod(path, (st.st_mode & 07777) | 0700) == 0;
+	snprintf(name, PLACE_NAME, LEFTOVER "%llx.%lx", (unsigned long long)receive_number, (unsigned long)count++);
 }
 
 int
-place_open(int at, char name[static 32])
+place_open(int at, char name[static PLACE_NAME])
 {
 	const int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
 	place_name(name);
 	int fd = openat(at, name, flags, 0600);
-	if (fd < 0 && errno == EACCES && make_writable(at))
+	if (fd < 0 && errno == EACCES && cursor_loosen(at))
 		fd = openat(at, name, flags, 0600);
 	return fd;
 }
 
 static int
-set_mode_and_times(const struct wanted *w, int fd, int at, const char *name)
+set_mode_and_times(const struct wanted *w, mode_t mode, int fd, int at, const char *name)
 {
 	const struct timespec times[2] = {
 		{ .tv_nsec = UTIME_OMIT },
 		{ (time_t)w->entry.modified.seconds, (long)w->entry.modified.nanoseconds },
 	};
 	if (fd >= 0)
-		return fchmod(fd, w->entry.mode) != 0 || futimens(fd, times) != 0 ? errno : 0;
-	if (w->entry.type != 'l' && fchmodat(at, name, w->entry.mode, 0) != 0)
+		return fchmod(fd, mode) != 0 || futimens(fd, times) != 0 ? errno : 0;
+	if (w->entry.type != 'l' && fchmodat(at, name, mode, AT_SYMLINK_NOFOLLOW) != 0)
 		return errno;
 	return utimensat(at, name, times, AT_SYMLINK_NOFOLLOW) != 0 ? errno : 0;
 }
@@ -86,46 +74,49 @@ place_finish(const struct wanted *w, int fd, int at, const char *name, bool bare
 {
 	uid_t uid = w->entry.uid;
 	gid_t gid = w->entry.gid;
+	mode_t mode = w->entry.mode;
+	char which[64];
+	int first = 0;
 	if ((fd >= 0 ? fchown(fd, uid, gid) : fchownat(at, name, uid, gid, AT_SYMLINK_NOFOLLOW)) != 0) {
+		first = errno;
 		snprintf(words, 64, "owner %lu:%lu", (unsigned long)uid, (unsigned long)gid);
-		return errno;
+		mode &= 01777; /* nobody's programs run as somebody else */
 	}
 	struct reader attributes = w->attributes;
-	int error = attributes_set(&attributes, fd, at, name, bare, words);
-	if (error)
-		return error;
-	error = set_mode_and_times(w, fd, at, name);
-	if (error)
+	int error = attributes_set(&attributes, fd, at, name, bare, which);
+	if (error && !first) {
+		first = error;
+		memcpy(words, which, sizeof which);
+	}
+	error = set_mode_and_times(w, mode, fd, at, name);
+	if (error && !first) {
+		first = error;
 		snprintf(words, 64, "mode and times");
-	return error;
+	}
+	return first;
 }
 
-int
-place_check(int at, const char *name, const struct expect *expect, struct stat *st)
+bool
+place_is_refusal(int error)
 {
-	if (fstatat(at, name, st, AT_SYMLINK_NOFOLLOW) != 0)
-		return errno == ENOENT && !expect->there ? 0 : errno == ENOENT ? EBUSY : errno;
-	if (!expect->there)
-		return EEXIST;
-	struct moment changed = { st->st_ctim.tv_sec, (uint32_t)st->st_ctim.tv_nsec };
-	bool same = st->st_ino == expect->inode && (S_ISDIR(st->st_mode) || moment_is(changed, expect->changed));
-	return same ? 0 : EBUSY;
+	return error == ENOSPC || error == EDQUOT || error == EIO || error == EROFS || error == ENOMEM || error == EPROTO || error == ESTALE;
 }
 
 int
 place_rename(int at, const char *made, const char *name, const struct expect *expect)
 {
-	struct stat st;
+	struct held h;
 	if (!expect->there) {
 		if (syscall(SYS_renameat2, at, made, at, name, RENAME_NOREPLACE) == 0)
 			return 0;
 		if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP)
 			return errno;
 	}
-	int error = place_check(at, name, expect, &st);
-	if (error)
-		return error;
-	return renameat(at, made, at, name) == 0 ? 0 : errno;
+	int error = links_hold(&h, at, name, expect);
+	if (!error && renameat(at, made, at, name) != 0)
+		error = errno;
+	links_release(&h);
+	return error;
 }
 
 const char *

@@ -79,7 +79,7 @@ pool_open(unsigned threads, int root, bool make, size_t most)
 	p->root = root;
 	p->make = make;
 	p->threads = far_memory(threads * sizeof *p->threads);
-	while (p->count < threads && pthread_create(&p->threads[p->count], NULL, run, p) == 0)
+	while (p->count < threads && far_thread(&p->threads[p->count], run, p))
 		p->count++;
 	if (p->count == 0)
 		far_die(EX_OSERR, "no thread can be started");

@@ -17,7 +17,8 @@ struct asked {
 };
 
 static int
-prove_file(struct cursor *c, const char *path, struct entry *e, struct buffer *attributes, unsigned char *hash)
+prove_file(struct cursor *c, const char *path, struct entry *e, struct buffer *attributes, bool *racy,
+           unsigned char *hash)
 {
 	int fd;
 	uint64_t began = far_clock();
@@ -25,6 +26,7 @@ prove_file(struct cursor *c, const char *path, struct entry *e, struct buffer *a
 	pace_stat(far_clock() - began);
 	if (error)
 		return error;
+	*racy = content_is_racy(e); /* before it is read: that may take long */
 	error = content_read(fd, e, NULL, NULL, attributes, hash);
 	close(fd);
 	return error;
@@ -32,7 +34,7 @@ prove_file(struct cursor *c, const char *path, struct entry *e, struct buffer *a
 
 static int
 prove_name(struct cursor *c, const char *path, struct entry *e, struct buffer *attributes, struct buffer *target,
-           unsigned char *hash)
+           bool *racy, unsigned char *hash)
 {
 	const char *name;
 	struct stat st;
@@ -41,7 +43,8 @@ prove_name(struct cursor *c, const char *path, struct entry *e, struct buffer *a
 		return errno;
 	entry_of_stat(e, &st);
 	if (e->type == 'f')
-		return prove_file(c, path, e, attributes, hash);
+		return prove_file(c, path, e, attributes, racy, hash);
+	*racy = content_is_racy(e);
 	int error = e->type == 'l' ? entry_read_target(e, at, name, target) : 0;
 	if (!error && e->type == 'd') {
 		fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -61,13 +64,14 @@ work(struct cursor *c, void *arg)
 	struct buffer p = { 0 }, attributes = { 0 }, target = { 0 };
 	unsigned char hash[ENTRY_HASH] = { 0 }, digest[ENTRY_ATTRIBUTES];
 	struct entry e;
+	bool racy = false;
 	pace_turn();
-	int error = prove_name(c, asked->path, &e, &attributes, &target, hash);
+	int error = prove_name(c, asked->path, &e, &attributes, &target, &racy, hash);
 	put_number(&p, asked->index);
 	put_number(&p, (uint64_t)error);
 	if (!error) {
 		attributes_digest(&attributes, digest);
-		put_number(&p, content_is_racy(&e) ? RESULT_RACY : 0);
+		put_number(&p, racy ? RESULT_RACY : 0);
 		entry_put(&p, &e);
 		put_bytes(&p, digest, sizeof digest);
 		put_bytes(&p, hash, sizeof hash);

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -17,7 +18,8 @@
 #define PROGRESS UINT64_C(500000000)	/* nanoseconds */
 
 struct far_options receive_options;
-unsigned long receive_process;
+uint64_t receive_number;
+bool receive_is_remote;
 _Atomic uint64_t received_bytes, received_files;
 
 struct list {
@@ -289,6 +291,7 @@ finish_phase(void)
 	pool_wait(receive.pool);
 	finish_removals();
 	finish_directories();
+	links_say();
 	cursor_forget_all();
 }
 
@@ -365,6 +368,16 @@ say_end(void)
 	buffer_free(&p);
 }
 
+/* Names of a receiver that was killed may still lie about, and its pid may be ours. */
+static uint64_t
+some_number(void)
+{
+	uint64_t n;
+	if (getrandom(&n, sizeof n, 0) != (ssize_t)sizeof n)
+		n = far_clock() ^ (uint64_t)getpid() << 40;
+	return n;
+}
+
 int
 far_receive(const struct far_options *o)
 {
@@ -372,10 +385,11 @@ far_receive(const struct far_options *o)
 	struct frame f;
 	bool ended = false;
 	receive_options = *o;
-	receive_process = (unsigned long)getpid();
 	int root = open(o->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		far_die(EX_CANTCREAT, "%s: %s", o->root, strerror(errno));
+	receive_is_remote = far_is_remote(root);
+	receive_number = some_number();
 	receive.pool = pool_open(far_threads(o, root), root, true, QUEUED);
 	frame_input_open(&in, STDIN_FILENO);
 	while (!ended && frame_next(&in, &f) == 1) {
@@ -392,8 +406,10 @@ far_receive(const struct far_options *o)
 		out_flush();
 		far_die(EX_PROTOCOL, "what is sent is %s", in.problem ? in.problem : "cut");
 	}
-	if (receive.large)
+	if (receive.large) {
+		drop_large();
 		malformed();
+	}
 	pool_wait(receive.pool);
 	if (o->sync && syncfs(root) != 0)
 		far_die(EX_IOERR, "%s: %s", o->root, strerror(errno));

@@ -6,6 +6,8 @@
 
 #include "work.h"
 
+#define PLACE_NAME 48	/* bytes of a name that only lives while something is being made */
+
 /* One name, as it is worked on.  What lies in `payload` is the rest of the frame. */
 struct task {
 	unsigned char type;
@@ -28,7 +30,7 @@ struct large {
 	uint64_t size;
 	pthread_mutex_t lock;
 	int fd;			/* -1: not made yet */
-	char name[32];		/* of what is being made */
+	char name[PLACE_NAME];	/* of what is being made */
 	int error;
 	_Atomic size_t left;	/* tasks, and one as long as it is not ended */
 	struct task *end;	/* NULL: it is dropped */
@@ -46,7 +48,8 @@ struct wanted {
 };
 
 extern struct far_options receive_options;
-extern unsigned long receive_process;	/* our number, for names that no other one makes */
+extern uint64_t receive_number;	/* for names that no other one makes */
+extern bool receive_is_remote;	/* the file system waits for another machine */
 extern _Atomic uint64_t received_bytes, received_files;
 
 void apply_whole(struct cursor *c, struct task *t);
@@ -65,17 +68,31 @@ void apply_large(struct cursor *c, struct large *l);
 /* Parses entry, attributes and, with `hashed`, flags and hash; maps the owner.  False: malformed. */
 bool wanted_get(struct reader *r, struct wanted *w, bool hashed);
 /* A new name in the directory that is nobody's. */
-void place_name(char name[static 32]);
+void place_name(char name[static PLACE_NAME]);
 /* Opens a new file there, where need be in a directory that must be made writable first; -1 with errno. */
-int place_open(int at, char name[static 32]);
-/* Owner, attributes, mode and times of what was made; 0, or errno with words. */
+int place_open(int at, char name[static PLACE_NAME]);
+/* Owner, attributes, mode and times of what was made, as much as can be; 0, or the first errno with words. */
 int place_finish(const struct wanted *w, int fd, int at, const char *name, bool bare, char words[static 64]);
 /* Renames it to its name when there stands what is expected; 0, or errno (EEXIST, EBUSY: something else stands there). */
 int place_rename(int at, const char *made, const char *name, const struct expect *expect);
-/* Is there what was expected?  0 or errno. */
-int place_check(int at, const char *name, const struct expect *expect, struct stat *st);
+/* An error that is no loss which the name can live with: what stood there has to stay. */
+bool place_is_refusal(int error);
 /* What the file system did not keep, in words; NULL: it is all there. */
 const char *place_unkept(const struct wanted *w, const struct stat *st);
+
+/* links.c: what was looked at before something is done to it. */
+struct held {
+	struct stat before;
+	int fd;		/* O_PATH, or -1 */
+	bool locked;	/* it has, or had, several names */
+};
+
+/* Is there what was expected?  0 or errno (EEXIST, EBUSY).  Whatever it says, links_release ends it. */
+int links_hold(struct held *h, int at, const char *name, const struct expect *e);
+/* Of what is to have several names; without an expectation, too. */
+int links_hold_always(struct held *h, int at, const char *name, const struct expect *e);
+void links_release(struct held *h);
+void links_say(void);	/* frames of what has changed since the last time */
 
 void say_done(const struct task *t, unsigned flags, const struct wanted *w, const struct stat *st, uint64_t bytes);
 void say_failed(uint64_t index, enum result_status status, int error, const char *words);

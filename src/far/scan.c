@@ -41,6 +41,9 @@ struct reader_thread {
 static struct reader_thread *threads;
 static unsigned thread_count;
 static _Atomic size_t directories_left;
+static _Atomic unsigned idle;
+static pthread_mutex_t idle_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t work = PTHREAD_COND_INITIALIZER;
 static _Atomic uint64_t units_said;
 
 static void
@@ -89,7 +92,7 @@ directory_of(struct unit *u, struct directory *parent, const char *name, size_t 
 }
 
 static struct item *
-new_item(struct directory *d, const char *name)
+new_item(struct directory *d)
 {
 	if (d->count == d->room) {
 		d->room = d->room ? 2 * d->room : 16;
@@ -97,18 +100,9 @@ new_item(struct directory *d, const char *name)
 		if (!d->items)
 			far_die(EX_OSERR, "out of memory");
 	}
-	struct item *i = &d->items[d->count];
+	struct item *i = &d->items[d->count++];
 	memset(i, 0, sizeof *i);
-	i->length = strlen(name);
-	i->name = far_memory(i->length + 1);
-	memcpy(i->name, name, i->length);
 	return i;
-}
-
-static int
-by_name(const void *a, const void *b)
-{
-	return strcmp(((const struct item *)a)->name, ((const struct item *)b)->name);
 }
 
 static int
@@ -139,19 +133,35 @@ look(struct reader_thread *t, int at, const char *name, struct entry *e, struct 
 	return error;
 }
 
-/* rsync's own directories of an interrupted copy hold files and no further ones. */
-static void
+/* Ours are NUMBER.NUMBER, rsync's are directories of two names (lib/runbook/copier/rsync.lua). */
+static bool
+is_leftover(const char *name)
+{
+	static const char digits[] = "0123456789abcdef";
+	if (strncmp(name, LEFTOVER, sizeof LEFTOVER - 1) != 0)
+		return false;
+	const char *rest = name + sizeof LEFTOVER - 1;
+	size_t first = strspn(rest, digits), second = rest[first] == '.' ? strspn(rest + first + 1, digits) : 0;
+	return (first && second && !rest[first + 1 + second]) || strcmp(rest, "stage") == 0 || strcmp(rest, "partial") == 0;
+}
+
+/* rsync's own directories of an interrupted copy hold files and no further ones.  0 or errno. */
+static int
 remove_leftover(int at, const char *name)
 {
-	if (unlinkat(at, name, 0) == 0 || (errno != EISDIR && errno != EPERM))
-		return;
+	if (unlinkat(at, name, 0) == 0)
+		return 0;
+	if (errno != EISDIR)
+		return errno;
 	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
 	for (struct dirent *one; dir && (one = readdir(dir));)
 		unlinkat(fd, one->d_name, 0);
 	if (dir)
 		closedir(dir);
-	unlinkat(at, name, AT_REMOVEDIR);
+	else if (fd >= 0)
+		close(fd);
+	return unlinkat(at, name, AT_REMOVEDIR) == 0 ? 0 : errno;
 }
 
 static const char *
@@ -168,30 +178,50 @@ path_in_unit(struct reader_thread *t, const struct directory *d, const char *nam
 }
 
 static void
+meet_leftover(struct reader_thread *t, struct directory *d, int at, const char *name)
+{
+	int error = t->scan->clean ? remove_leftover(at, name) : 0;
+	scan_problem(d->unit, path_in_unit(t, d, name), error, "leftover");
+}
+
+static void
 add_name(struct reader_thread *t, struct directory *d, int at, const char *name)
 {
 	struct entry e;
-	if (strncmp(name, LEFTOVER, sizeof LEFTOVER - 1) == 0) {
-		if (t->scan->clean)
-			remove_leftover(at, name);
-		scan_problem(d->unit, path_in_unit(t, d, name), 0, "leftover");
+	if (is_leftover(name)) {
+		meet_leftover(t, d, at, name);
 		return;
 	}
-	size_t from = d->fields.length;
-	int error = look(t, at, name, &e, &d->fields);
+	size_t from = d->bytes.length, length = strlen(name);
+	put_bytes(&d->bytes, name, length + 1);
+	int error = look(t, at, name, &e, &d->bytes);
 	if (error && error != ENOENT)
 		scan_problem(d->unit, path_in_unit(t, d, name), error, "stat");
 	if (error || (t->scan->exclude_count
 	              && scan_is_excluded(t->scan, path_in_unit(t, d, name), e.type == 'd'))) {
-		d->fields.length = from;
+		d->bytes.length = from;
 		return;
 	}
-	struct item *i = new_item(d, name);
-	d->count++;
-	i->from = from;
-	i->to = d->fields.length;
+	struct item *i = new_item(d);
+	i->at = from;
+	i->name = (uint32_t)length;
+	i->fields = (uint32_t)(d->bytes.length - from - length - 1);
 	if (e.type == 'd')
-		i->below = directory_of(d->unit, d, i->name, i->length);
+		i->below = directory_of(d->unit, d, name, length);
+}
+
+/* It stays until its unit is read whole: what it does not need goes back. */
+static void
+settle(struct directory *d)
+{
+	if (d->bytes.failed)
+		far_die(EX_OSERR, "out of memory");
+	scan_sort(d);
+	unsigned char *less = d->bytes.length ? realloc(d->bytes.bytes, d->bytes.length) : NULL;
+	if (less) {
+		d->bytes.bytes = less;
+		d->bytes.capacity = d->bytes.length;
+	}
 }
 
 static void
@@ -210,10 +240,7 @@ read_names(struct reader_thread *t, struct directory *d, int fd)
 			at += one->d_reclen;
 		}
 	}
-	if (d->fields.failed)
-		far_die(EX_OSERR, "out of memory");
-	if (d->count)
-		qsort(d->items, d->count, sizeof *d->items, by_name);
+	settle(d);
 }
 
 static void
@@ -231,6 +258,17 @@ open_to_read(int at, const char *name)
 	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 	int fd = openat(at, name, flags | O_NOATIME);
 	return fd < 0 && errno == EPERM ? openat(at, name, flags) : fd; /* only its owner may say O_NOATIME */
+}
+
+static void
+wake(bool all)
+{
+	pthread_mutex_lock(&idle_lock);
+	if (all)
+		pthread_cond_broadcast(&work);
+	else
+		pthread_cond_signal(&work);
+	pthread_mutex_unlock(&idle_lock);
 }
 
 static void
@@ -253,10 +291,38 @@ read_directory(struct reader_thread *t, struct directory *d)
 			u->pending++;
 			directories_left++;
 			push(&t->stack, d->items[i].below);
+			if (idle > 0)
+				wake(false);
 		}
 	}
 	finish(u);
-	directories_left--;
+	if (atomic_fetch_sub(&directories_left, 1) == 1)
+		wake(true);
+}
+
+static struct directory *
+take_any(unsigned self)
+{
+	struct directory *d = take(&threads[self].stack, false);
+	for (unsigned i = 1; !d && i < thread_count; i++)
+		d = take(&threads[(self + i) % thread_count].stack, true);
+	return d;
+}
+
+/* Who pushes after `idle` has grown wakes us; what was pushed before, we find. */
+static struct directory *
+wait_for_work(unsigned self)
+{
+	pthread_mutex_lock(&idle_lock);
+	idle++;
+	struct directory *d = take_any(self);
+	while (!d && directories_left > 0) {
+		pthread_cond_wait(&work, &idle_lock);
+		d = take_any(self);
+	}
+	idle--;
+	pthread_mutex_unlock(&idle_lock);
+	return d;
 }
 
 static void *
@@ -265,29 +331,22 @@ run(void *arg)
 	struct reader_thread *t = arg;
 	unsigned self = (unsigned)(t - threads);
 	while (directories_left > 0) {
-		struct directory *d = take(&t->stack, false);
-		for (unsigned i = 1; !d && i < thread_count; i++)
-			d = take(&threads[(self + i) % thread_count].stack, true);
+		struct directory *d = take_any(self);
+		if (!d)
+			d = wait_for_work(self);
 		if (d)
 			read_directory(t, d);
-		else
-			nanosleep(&(struct timespec){ 0, 200000 }, NULL);
 	}
 	return NULL;
 }
 
 static bool
-is_wanted(const struct scan *s, const char *name, bool directory)
+is_unit(const struct scan *s, const char *name)
 {
 	for (size_t i = 0; i < s->not_unit_count; i++)
 		if (fnmatch(s->not_units[i], name, FNM_PERIOD) == 0)
 			return false;
-	if (s->only_count == 0)
-		return true;
-	for (size_t i = 0; i < s->only_count; i++)
-		if (strcmp(s->only[i], directory ? name : ".") == 0)
-			return true;
-	return false;
+	return true;
 }
 
 static struct unit *
@@ -299,13 +358,36 @@ unit_of(const struct scan *s, const char *name)
 	u->top = directory_of(u, NULL, "", 0);
 	u->pending = 1;
 	pthread_mutex_init(&u->lock, NULL);
-	for (size_t i = 0; i < s->known_count; i++) {
-		if (strcmp(s->known[i].name, name) == 0) {
-			u->known = true;
-			memcpy(u->digest, s->known[i].digest, DIGEST);
-		}
-	}
+	const unsigned char *digest = scan_known_digest(s, name);
+	u->known = digest != NULL;
+	if (digest)
+		memcpy(u->digest, digest, DIGEST);
 	return u;
+}
+
+/* One that cannot be looked at may be a home: it is one of which nothing is known but that. */
+static void
+add_unseen(const struct scan *s, const char *name, int error)
+{
+	if (error == ENOENT || !scan_is_asked_for(s, name))
+		return;
+	struct unit *u = unit_of(s, name);
+	scan_problem(u, "", error, "stat");
+	finish(u);
+}
+
+static void
+add_unit(const struct scan *s, const char *name, const struct stat *st)
+{
+	static unsigned next;
+	struct entry e;
+	if (!scan_is_asked_for(s, name))
+		return;
+	struct unit *u = unit_of(s, name);
+	entry_of_stat(&e, st);
+	entry_put(&u->own, &e);
+	directories_left++;
+	push(&threads[next++ % thread_count].stack, u->top);
 }
 
 /* The names at the top: directories are units, what else lies there is one together. */
@@ -313,38 +395,32 @@ static void
 read_top(struct scan *s, struct reader_thread *t)
 {
 	struct entry e;
+	struct stat st;
 	struct unit *loose = unit_of(s, ".");
 	int fd = open_to_read(s->root, ".");
 	DIR *top = fd < 0 ? NULL : fdopendir(fd);
 	if (!top || look(t, s->root, ".", &e, &loose->own) != 0)
 		far_die(EX_NOINPUT, "%s: %s", s->options->root, strerror(errno));
-	unsigned next = 0;
 	errno = 0;
 	for (struct dirent *one; (one = readdir(top)); errno = 0) {
-		struct stat st;
-		if (strcmp(one->d_name, ".") == 0 || strcmp(one->d_name, "..") == 0)
+		const char *name = one->d_name;
+		if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || !is_unit(s, name))
 			continue;
-		bool there = fstatat(fd, one->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0;
-		bool directory = there && S_ISDIR(st.st_mode) && strncmp(one->d_name, LEFTOVER, sizeof LEFTOVER - 1) != 0;
-		if (!there || !is_wanted(s, one->d_name, directory))
-			continue;
-		if (!directory) {
-			add_name(t, loose->top, fd, one->d_name);
-			continue;
-		}
-		struct unit *u = unit_of(s, one->d_name);
-		entry_of_stat(&e, &st);
-		entry_put(&u->own, &e);
-		directories_left++;
-		push(&threads[next++ % thread_count].stack, u->top);
+		if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+			add_unseen(s, name, errno);
+		else if (S_ISDIR(st.st_mode) && !is_leftover(name))
+			add_unit(s, name, &st);
+		else if (scan_is_asked_for(s, "."))
+			add_name(t, loose->top, fd, name);
 	}
 	if (errno)
 		far_die(EX_IOERR, "%s: %s", s->options->root, strerror(errno));
 	closedir(top);
-	if (loose->top->count)
-		qsort(loose->top->items, loose->top->count, sizeof *loose->top->items, by_name);
-	if (s->only_count == 0 || is_wanted(s, ".", false))
+	settle(loose->top);
+	if (scan_is_asked_for(s, "."))
 		finish(loose);
+	else
+		scan_free(loose);
 }
 
 static void
@@ -397,6 +473,17 @@ median_stat(void)
 	return median;
 }
 
+static void
+say_end(void)
+{
+	struct buffer p = { 0 };
+	put_number(&p, units_said);
+	put_number(&p, median_stat());
+	out_frame(SCAN_END, &p);
+	out_flush();
+	buffer_free(&p);
+}
+
 int
 far_scan(const struct far_options *o, bool clean)
 {
@@ -416,16 +503,19 @@ far_scan(const struct far_options *o, bool clean)
 	}
 	read_top(&s, &threads[0]);
 	unsigned started = 1;
-	while (started < thread_count && pthread_create(&threads[started].id, NULL, run, &threads[started]) == 0)
+	while (started < thread_count && far_thread(&threads[started].id, run, &threads[started]))
 		started++;
 	run(&threads[0]);
 	for (unsigned i = 1; i < started; i++)
 		pthread_join(threads[i].id, NULL);
-	struct buffer p = { 0 };
-	put_number(&p, units_said);
-	put_number(&p, median_stat());
-	out_frame(SCAN_END, &p);
-	out_flush();
-	buffer_free(&p);
+	say_end();
+	for (unsigned i = 0; i < thread_count; i++) {
+		cursor_close(&threads[i].cursor);
+		buffer_free(&threads[i].path);
+		free(threads[i].stack.list);
+	}
+	free(threads);
+	scan_free_request(&s);
+	close(s.root);
 	return 0;
 }

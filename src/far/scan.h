@@ -9,11 +9,11 @@
 
 #define DIGEST 16
 
+/* A name; its bytes lie in the directory's, ended by a zero, and its fields after them. */
 struct item {
-	char *name;
-	size_t length;
-	size_t from, to;	/* of its fields in the directory's bytes */
 	struct directory *below;
+	size_t at;
+	uint32_t name, fields;	/* their lengths */
 };
 
 /* What was read of one directory; items are sorted by the bytes of their names. */
@@ -23,14 +23,20 @@ struct directory {
 	char *path;		/* in the unit */
 	struct item *items;
 	size_t count, room;
-	struct buffer fields;
+	struct buffer bytes;
 	size_t said;		/* items that scan_unit.c has gone through */
 };
+
+static inline const char *
+name_of(const struct directory *d, const struct item *i)
+{
+	return (const char *)d->bytes.bytes + i->at;
+}
 
 struct unit {
 	char *name;
 	struct directory *top;
-	struct buffer own;	/* fields of the unit's own directory */
+	struct buffer own;	/* fields of the unit's own directory; none: it could not be looked at */
 	_Atomic size_t pending;	/* directories that are not read yet */
 	pthread_mutex_t lock;
 	struct buffer problems;	/* frames */
@@ -43,6 +49,11 @@ struct pattern {
 	bool directories_only;
 };
 
+struct known {
+	char *name;		/* first: it is looked for by it */
+	unsigned char digest[DIGEST];
+};
+
 struct scan {
 	const struct far_options *options;
 	int root;
@@ -51,16 +62,24 @@ struct scan {
 	size_t exclude_count;
 	char **not_units, **only;
 	size_t not_unit_count, only_count;
-	struct { char *name; unsigned char digest[DIGEST]; } *known;
+	struct known *known;	/* by name, as `only` */
 	size_t known_count;
 };
 
 /* What is asked, from stdin. */
 void scan_read_request(struct scan *s);
+bool scan_is_asked_for(const struct scan *s, const char *unit);
+/* What it had, or NULL. */
+const unsigned char *scan_known_digest(const struct scan *s, const char *unit);
+void scan_free_request(struct scan *s);
 bool scan_is_excluded(const struct scan *s, const char *path, bool directory);
+
+/* scan_sort.c: by name. */
+void scan_sort(struct directory *d);
 
 /* The frames of a unit that has been read whole, to stdout; frees all of it. */
 void scan_say(struct unit *u);
+void scan_free(struct unit *u);
 void scan_problem(struct unit *u, const char *path, int error, const char *what);
 
 #endif

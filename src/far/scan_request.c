@@ -59,11 +59,18 @@ add_name(char ***list, size_t *count, struct reader *r)
 	(*list)[(*count)++] = copy(get_text(r));
 }
 
+/* Both begin with the name. */
+static int
+by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
 void
 scan_read_request(struct scan *s)
 {
 	struct frame_input in;
-	struct frame f;
+	struct frame f = { 0 };
 	frame_input_open(&in, STDIN_FILENO);
 	while (frame_next(&in, &f) == 1 && f.type != SCAN_GO) {
 		switch (f.type) {
@@ -83,6 +90,44 @@ scan_read_request(struct scan *s)
 	if (in.problem || f.type != SCAN_GO)
 		far_die(EX_PROTOCOL, "the request is %s", in.problem ? in.problem : "cut");
 	frame_input_free(&in);
+	if (s->known_count)
+		qsort(s->known, s->known_count, sizeof *s->known, by_name);
+	if (s->only_count)
+		qsort(s->only, s->only_count, sizeof *s->only, by_name);
+}
+
+bool
+scan_is_asked_for(const struct scan *s, const char *unit)
+{
+	return s->only_count == 0 || bsearch(&unit, s->only, s->only_count, sizeof *s->only, by_name);
+}
+
+const unsigned char *
+scan_known_digest(const struct scan *s, const char *unit)
+{
+	const struct known *k = s->known_count ? bsearch(&unit, s->known, s->known_count, sizeof *s->known, by_name) : NULL;
+	return k ? k->digest : NULL;
+}
+
+static void
+free_names(char **names, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		free(names[i]);
+	free(names);
+}
+
+void
+scan_free_request(struct scan *s)
+{
+	for (size_t i = 0; i < s->exclude_count; i++)
+		regfree(&s->excludes[i].expression);
+	for (size_t i = 0; i < s->known_count; i++)
+		free(s->known[i].name);
+	free(s->excludes);
+	free(s->known);
+	free_names(s->not_units, s->not_unit_count);
+	free_names(s->only, s->only_count);
 }
 
 bool

@@ -121,7 +121,7 @@ say(struct saying *s, const unsigned char *fields, size_t length)
 static void
 set_path(struct saying *s, const struct directory *d, const struct item *i)
 {
-	size_t above = strlen(d->path), length = above + (above > 0) + i->length;
+	size_t above = strlen(d->path), length = above + (above > 0) + i->name;
 	if (s->path.room < length + 1) {
 		s->path.room = 2 * length + 64;
 		s->path.bytes = realloc(s->path.bytes, s->path.room);
@@ -131,7 +131,7 @@ set_path(struct saying *s, const struct directory *d, const struct item *i)
 	memcpy(s->path.bytes, d->path, above);
 	if (above)
 		s->path.bytes[above++] = '/';
-	memcpy(s->path.bytes + above, i->name, i->length);
+	memcpy(s->path.bytes + above, name_of(d, i), i->name);
 	s->path.length = length;
 }
 
@@ -140,7 +140,8 @@ static void
 walk(struct saying *s, struct unit *u)
 {
 	s->path.length = s->before.length = 0;
-	say(s, u->own.bytes, u->own.length);
+	if (u->own.length)
+		say(s, u->own.bytes, u->own.length);
 	struct directory *d = u->top;
 	d->said = 0;
 	while (d) {
@@ -150,7 +151,7 @@ walk(struct saying *s, struct unit *u)
 		}
 		struct item *i = &d->items[d->said++];
 		set_path(s, d, i);
-		say(s, d->fields.bytes + i->from, i->to - i->from);
+		say(s, d->bytes.bytes + i->at + i->name + 1, i->fields);
 		if (i->below) {
 			d = i->below;
 			d->said = 0;
@@ -165,7 +166,6 @@ free_tree(struct directory *d)
 	while (d) {
 		if (d->said < d->count) {
 			struct item *i = &d->items[d->said++];
-			free(i->name);
 			if (i->below) {
 				d = i->below;
 				d->said = 0;
@@ -174,11 +174,22 @@ free_tree(struct directory *d)
 		}
 		struct directory *done = d;
 		d = d->parent;
-		buffer_free(&done->fields);
+		buffer_free(&done->bytes);
 		free(done->items);
 		free(done->path);
 		free(done);
 	}
+}
+
+void
+scan_free(struct unit *u)
+{
+	free_tree(u->top);
+	buffer_free(&u->own);
+	buffer_free(&u->problems);
+	pthread_mutex_destroy(&u->lock);
+	free(u->name);
+	free(u);
 }
 
 static void
@@ -228,9 +239,7 @@ scan_say(struct unit *u)
 	out_put(&s.frames);
 	pthread_mutex_unlock(&saying_lock);
 
-	free_tree(u->top);
-	buffer_free(&u->own);
-	buffer_free(&u->problems);
+	scan_free(u);
 	buffer_free(&s.frames);
 	buffer_free(&s.payload);
 	free(s.path.bytes);
@@ -238,8 +247,6 @@ scan_say(struct unit *u)
 	free(s.owners);
 	free(s.inodes);
 	XXH3_freeState(s.digest);
-	free(u->name);
-	free(u);
 }
 
 void

@@ -26,7 +26,7 @@ struct file {
 	const struct op *op;
 	struct buffer *out;	/* the payload of the frame that is made */
 	uint64_t id, extents;
-	bool begun;
+	bool begun, racy;
 };
 
 static _Atomic uint64_t next_id = 1;
@@ -40,12 +40,13 @@ put_head(struct buffer *b, const struct op *op)
 }
 
 static void
-put_tail(struct buffer *b, const struct entry *e, const struct buffer *attributes, const unsigned char *hash)
+put_tail(struct buffer *b, const struct entry *e, const struct buffer *attributes, bool racy, const unsigned char *hash)
 {
 	entry_put(b, e);
 	put_text(b, attributes->bytes, attributes->length);
-	put_number(b, content_is_racy(e) ? RESULT_RACY : 0);
-	put_bytes(b, hash, ENTRY_HASH);
+	put_number(b, racy ? RESULT_RACY : 0);
+	if (hash)
+		put_bytes(b, hash, ENTRY_HASH);
 }
 
 static void
@@ -136,12 +137,12 @@ send_open_file(struct file *f, int fd, const struct entry *e)
 	bool same = !large && f->op->type == WORK_CHECK && memcmp(hash, f->op->hash, ENTRY_HASH) == 0;
 	if (!error && large) {
 		put_id(whole, f->id);
-		put_tail(whole, e, &attributes, hash);
+		put_tail(whole, e, &attributes, f->racy, hash);
 		out_frame(DATA_DONE, whole);
 	} else if (!error) {
 		whole->length = 0;
 		put_head(whole, f->op);
-		put_tail(whole, e, &attributes, hash);
+		put_tail(whole, e, &attributes, f->racy, hash);
 		if (!same) {
 			put_number(whole, f->extents);
 			put_bytes(whole, parts.bytes, parts.length);
@@ -164,7 +165,7 @@ check_large(struct file *f, int fd, const struct entry *e, bool *same)
 	if (*same) {
 		f->out->length = 0;
 		put_head(f->out, f->op);
-		put_tail(f->out, e, &attributes, hash);
+		put_tail(f->out, e, &attributes, f->racy, hash);
 		out_frame(WORK_CHECK, f->out);
 	}
 	buffer_free(&attributes);
@@ -182,6 +183,7 @@ send_file_once(struct cursor *c, struct file *f)
 	if (error)
 		return error;
 	bool same = false;
+	f->racy = content_is_racy(&e); /* before it is read: that may take long */
 	if (f->op->type == WORK_CHECK && e.size > CONTENT_CHUNK && !f->begun)
 		error = check_large(f, fd, &e, &same);
 	if (!error && !same)
@@ -215,11 +217,13 @@ send_name(struct cursor *c, const struct op *op)
 	struct entry e;
 	struct stat st;
 	const char *name;
+	bool racy = false;
 	int error = 0, fd = -1, at = cursor_parent(c, op->path, &name);
 	if (at < 0 || fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
 		error = errno;
 	if (!error) {
 		entry_of_stat(&e, &st);
+		racy = content_is_racy(&e);
 		if (e.type == 'f' || (e.type == 'd') != (op->type == WORK_DIRECTORY))
 			error = EAGAIN; /* it has become something else */
 	}
@@ -240,8 +244,7 @@ send_name(struct cursor *c, const struct op *op)
 		put_text(&p, op->path, strlen(op->path));
 		if (op->type == WORK_NODE)
 			put_expect(&p, &op->expect);
-		entry_put(&p, &e);
-		put_text(&p, attributes.bytes, attributes.length);
+		put_tail(&p, &e, &attributes, racy, NULL);
 		out_frame(op->type, &p);
 	}
 	buffer_free(&p);
@@ -291,7 +294,7 @@ take(struct pool *pool, const char *unit, struct frame *f)
 	op->type = f->type;
 	op->index = get_number(r);
 	op->path = path_of(unit, get_text(r));
-	if (!op->path || !strchr("FMNHDX", op->type))
+	if (!op->path || !op->type || !strchr("FMNHDX", op->type))
 		far_die(EX_PROTOCOL, "the work is malformed");
 	if (op->type != WORK_DIRECTORY && op->type != WORK_REMOVE)
 		op->expect = get_expect(r);

@@ -8,9 +8,9 @@
  *   'e' id, entry, attributes, flags, hash    its end
  *   'z' id                      it is not sent after all; a 'V' with its index says why
  *   'M' head, entry, attributes, flags, hash    only what is not its bytes
- *   'N' head, entry, attributes
+ *   'N' head, entry, attributes, flags
  *   'H' head, path of the name it is linked to
- *   'D' index, path, entry, attributes
+ *   'D' index, path, entry, attributes, flags
  *   'X' index, path, type, expect
  *   'V' index, status (enum result_status), errno, words    it cannot be sent
  *   'S' nanoseconds that a stat takes
