@@ -124,9 +124,10 @@ describe("nfs-move.lua", function()
   end)
 
   it("goes back without removing anything, and lets the target go", function()
-    assert.equal(0, run("--until", "converge").code)
+    local r = run("--until", "converge")
+    assert.equal(0, r.code, r.err)
     local before = world.tree(old:path "/srv/homes")
-    local r = runbook "rollback"
+    r = runbook "rollback"
     assert.equal(0, r.code, r.err)
     assert.equal(before, world.tree(old:path "/srv/homes"))
     assert.equal("ann", new:must "cat /srv/homes/ann/work/name")
