@@ -214,7 +214,7 @@ static void
 send_name(struct cursor *c, const struct op *op)
 {
 	struct buffer p = { 0 }, attributes = { 0 }, target = { 0 };
-	struct entry e;
+	struct entry e = { 0 };
 	struct stat st;
 	const char *name;
 	bool racy = false;
