@@ -25,7 +25,7 @@ PKGS_BUILD := ca-certificates gcc libc6-dev libcurl4-openssl-dev libedit-dev lib
 PKGS_RUN   := libcurl4 libedit2 openssh-client rsync
 PKGS_WORLD := acl age attr busybox curl e2fsprogs fuse3 libfuse3-dev libpam0g-dev lua-busted openssh-server openssl lua-dkjson procps python3 sqlite3 sudo util-linux
 PKGS_LINT  := cppcheck lua-check shellcheck
-PKGS_BENCH := ansible-core clustershell pdsh
+PKGS_BENCH := ansible-core clustershell fpart pdsh rclone
 
 VERSION := $(shell sed -n 's/.*RUNBOOK_VERSION "\(.*\)".*/\1/p' src/runbook.h)
 
@@ -146,7 +146,8 @@ test: $(BUILD)/runbook $(BUILD)/examples/embed $(WORLD) $(BUILD)/world/pam_ask.s
 	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) $(BUILD)/runbook lua spec/run.lua $(or $(SPEC),spec)
 
 bench: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD $(BUILD)/deps/BENCH
-	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) $(BUILD)/runbook lua spec/bench/run.lua $(SPEC)
+	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) ROWS=$(ROWS) SCALE=$(SCALE) TOOLS=$(TOOLS) \
+		$(BUILD)/runbook lua spec/bench/run.lua $(SPEC)
 
 lint: $(BUILD)/deps/LINT $(BUILD)/modules.c
 	shellcheck -e SC2016 src/deps.sh .ci/run $(wildcard spec/world/*.sh lib/runbook/*.sh lib/runbook/*/*.sh)

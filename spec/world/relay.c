@@ -33,7 +33,8 @@
 
 #define CONNECTIONS 256
 #define PIECE 16384		/* bytes read at once */
-#define PIECES 16		/* held per direction */
+#define PIECES 1024		/* held per direction while there is a delay: a long line holds much */
+#define PIECES_NOW 16		/* and otherwise, so that who sends notices who does not read */
 
 struct piece {
 	double due;
@@ -289,7 +290,7 @@ interest(const struct connection *c, int side, double *wait)
 
 	if (state.stopped)
 		return 0;
-	if (!in->ended && in->count < PIECES)
+	if (!in->ended && in->count < (state.delay > 0 ? PIECES : PIECES_NOW))
 		events |= POLLIN;
 	if (out->count > 0) {
 		double left = out->pieces[out->first].due - now();
