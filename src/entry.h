@@ -56,7 +56,8 @@ enum {
 
 /*
  * Work, from here through the sender to the receiver.  'B' names the unit of what follows.  INDEX counts from 0 in a
- * stream; the answer names it.  EXPECT says what stands on the target: 0 nothing, else 1, inode, ctime (seconds, ns).
+ * stream; the answer names it.  EXPECT says what stands on the target: 0 nothing, else 1, inode, ctime (seconds, ns; zeros: any, as
+ * of a name whose other names are in other streams).
  *   'F' index, path, expect        a file with its bytes
  *   'M' index, path, expect, hash  a file whose bytes should be these on the target already: then only the rest is brought
  *   'N' index, path, expect        a symlink, pipe, socket or device

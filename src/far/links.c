@@ -97,7 +97,8 @@ judge(const struct stat *st, const struct expect *e, bool held)
 		return EEXIST;
 	if (st->st_ino != e->inode)
 		return EBUSY;
-	if (S_ISDIR(st->st_mode) || moment_is(changed(st), e->changed))
+	bool any_time = S_ISDIR(st->st_mode) || (e->changed.seconds == 0 && e->changed.nanoseconds == 0);
+	if (any_time || moment_is(changed(st), e->changed))
 		return 0;
 	return held && is_our_doing(st, e) ? 0 : EBUSY;
 }
