@@ -93,6 +93,12 @@ local by_type = {
 local special = {
   ["file.open"] = function() return { folder .. "/open", "w" } end,
   ["http.request"] = function() return { { method = "POST", url = "http://127.0.0.1:1/" } } end,
+  ["manifest.compare"] = function() return { folder, "home" } end,
+  ["manifest.request"] = function() return { { directory = folder, side = "source" } } end,
+  ["manifest.scan"] = function() return { { directory = folder, side = "source" } } end,
+  ["manifest.unproven"] = function() return { { directory = folder, units = {} } } end,
+  ["manifest.work"] = function() return { { directory = folder, units = {} } } end,
+  ["manifest.work:settle"] = function() return { "home" } end,
   ["process.exec"] = function() return { { argv = { "true" } } } end,
   ["process.open"] = function() return { { argv = { "true" } } } end,
   ["sftp.client:setstat"] = function() return { folder .. "/gone", { mode = 1 } } end,
@@ -120,6 +126,9 @@ local weaker = {
 local make = {
   ["runbook.core.file.lock"] = function()
     return require("runbook.core.file").lock(folder .. "/lock")
+  end,
+  ["runbook.core.manifest.work"] = function()
+    return require("runbook.core.manifest").work { directory = folder, units = { "home" } }
   end,
   ["runbook.core.sftp.client"] = function()
     local child = assert(require("runbook.core.process").open { argv = { "/usr/lib/openssh/sftp-server" }, duplex = true })
