@@ -255,7 +255,8 @@ check(struct manifest_reader *r, int fd)
 		return false;
 	memcpy(copy, unit.bytes, unit.length);
 	copy[unit.length] = '\0';
-	r->unit = (struct text){ copy, unit.length };
+	r->unit.bytes = copy;
+	r->unit.length = unit.length;
 	return manifest_unit_is_good(unit);
 }
 

@@ -145,14 +145,16 @@ list_units(struct making *m)
 {
 	struct manifest_shard *s = m->shard;
 	bool *seen = calloc(m->work->unit_count + 1, sizeof *seen);
-	for (size_t i = 0; seen && i < s->count; i++) {
+	if (!seen)
+		return false;
+	for (size_t i = 0; i < s->count; i++) {
 		uint32_t unit = s->ops[i].unit;
 		if (!seen[unit])
 			manifest_names_add(&s->units, m->work->units[unit], m->work->lengths[unit]);
 		seen[unit] = true;
 	}
 	free(seen);
-	return seen;
+	return true;
 }
 
 struct manifest_shard *
