@@ -2,6 +2,7 @@
 
 local assert = require "luassert"
 local file = require "runbook.core.file"
+local frames = require "spec.support.frames"
 local gate = require "runbook.core.gate"
 local manifest = require "runbook.core.manifest"
 local world = require "spec.world"
@@ -116,5 +117,135 @@ function far.directory()
   gate.call("change", file.chmod, path, tonumber("700", 8))
   return path
 end
+
+---@class spec.far.Pair
+---@field folder string  that all of it is in
+---@field source string
+---@field target string
+---@field directory string  of manifests
+---@field units string[]  that any scan has seen
+local Pair = {}
+Pair.__index = Pair
+
+--- Two trees, and what is known of them.
+---@param o? { source?: string, target?: string }  default: new, empty ones
+---@return spec.far.Pair
+function far.pair(o)
+  o = o or {}
+  local folder = world.folder "pair"
+  local pair = { folder = folder, source = o.source or folder .. "/source", target = o.target or folder .. "/target" }
+  pair.directory, pair.units = far.directory(), {}
+  world.must(("mkdir -p %s %s"):format(pair.source, pair.target))
+  return setmetatable(pair, Pair)
+end
+
+--- Look at both sides, or at one.
+---@param o? table  of far.scan, with `side`
+---@return table<string, runbook.core.manifest.report> reports  by side
+function Pair:scan(o)
+  o = o or {}
+  local reports, known = {}, {}
+  for _, unit in ipairs(self.units) do
+    known[unit] = true
+  end
+  for _, side in ipairs(o.side and { o.side } or { "source", "target" }) do
+    reports[side] = far.scan(self[side], {
+      directory = self.directory, side = side, owner = o.owner, only = o.only, fresh = o.fresh, exclude = o.exclude, not_units = o.not_units,
+    })
+    for _, unit in ipairs(reports[side].units) do
+      if not known[unit.name] then
+        known[unit.name] = true
+        table.insert(self.units, unit.name)
+      end
+    end
+  end
+  table.sort(self.units)
+  return reports
+end
+
+local numbers = { "done", "bytes", "files", "created", "replaced", "metadata", "linked", "removed", "vanished", "unanswered" }
+
+--- Scan and bring what is missing: one pass. The top of the target was there before: so it may be overwritten.
+---@param o? table  of manifest.work and far.work; `scan` false: it was scanned already
+---@return table outcome  sums over all shards; `failures` and `refused` as lists of what shards had
+function Pair:copy(o)
+  o = o or {}
+  if o.scan ~= false then
+    self:scan { owner = o.owner }
+  end
+  local sum = { failures = {}, refused = {} }
+  for _, name in ipairs(numbers) do
+    sum[name] = 0
+  end
+  local outcomes = far.work(self.source, self.target, {
+    directory = self.directory, units = self.units, owner = o.owner, deletions = o.deletions, overwrite = o.overwrite ~= false, entries = o.entries,
+    bytes = o.bytes, receive = o.receive,
+  })
+  for _, outcome in ipairs(outcomes) do
+    for _, name in ipairs(numbers) do
+      sum[name] = sum[name] + outcome[name]
+    end
+    for unit, list in pairs(outcome.failures) do
+      for _, failure in ipairs(list) do
+        failure.unit = unit
+        table.insert(sum.failures, failure)
+      end
+    end
+    for _, refusal in ipairs(outcome.shard.refused) do
+      table.insert(sum.refused, refusal)
+    end
+  end
+  return sum
+end
+
+--- How both sides differ, by what is known: kinds with their counts.
+---@param o? { owner?: string }
+---@return table<string, integer>
+function Pair:compare(o)
+  local kinds = {}
+  for _, unit in ipairs(self.units) do
+    local comparison = gate.call("read", manifest.compare, self.directory, unit, o)
+    for _, kind in ipairs(comparison and comparison.kinds or {}) do
+      kinds[kind.kind] = (kinds[kind.kind] or 0) + kind.count
+    end
+  end
+  return kinds
+end
+
+--- Hash what is equal and unproven.
+---@param o? { owner?: string }
+function Pair:prove(o)
+  return far.prove(self.source, self.target, { directory = self.directory, units = self.units, owner = o and o.owner })
+end
+
+--- The program's own answers to work, without manifests: by index what became of it.
+---@param work string  frames
+---@param o? { receive?: string, line?: string }  line: a command line instead of send and receive
+---@return table<integer, { status: integer, errno?: integer, words?: string, flags?: integer }> answers
+---@return boolean ended
+---@return string errors
+function Pair:run(work, o)
+  o = o or {}
+  local output, errors = far.run(work, o.line or ("FAR send %s | FAR receive %s %s"):format(self.source, self.target, o.receive or ""))
+  local answers, ended = {}, false
+  for _, frame in ipairs(frames.all(output)) do
+    if frame.type == "r" then
+      local r = frames.reader(frame.payload)
+      local index, status = r:number(), r:number()
+      assert(not answers[index], "answered twice")
+      answers[index] = { status = status }
+      if status == 0 then
+        answers[index].flags = r:number()
+      else
+        answers[index].errno, answers[index].words = r:number(), r:text()
+      end
+    end
+    ended = ended or frame.type == "Q"
+  end
+  return answers, ended, errors
+end
+
+--- What happened on the receiver, in words that a spec can compare.
+far.status = { [0] = "done", "vanished", "changing", "source", "target", "conflict", "unkept" }
 
 return far

@@ -1,0 +1,222 @@
+-- What the far side's program copies: every kind of name, file, attribute and change, judged by the oracle.
+
+local far = require "spec.support.far"
+local task = require "runbook.core.task"
+local oracle = require "spec.support.oracle"
+local world = require "spec.world"
+
+describe("the far side's program", function()
+  --- But for the time of the top, which whoever mounts it changes.
+  local function identical(pair, o)
+    world.must(("touch -r %s %s"):format(pair.source, pair.target))
+    oracle.identical(pair.source, pair.target, o)
+  end
+
+  --- After a copy, a second one has nothing to do, and all of it is proven.
+  local function settled(pair, o)
+    identical(pair, o)
+    pair:scan(o)
+    pair:prove(o)
+    pair:scan(o)
+    pair:prove(o)
+    assert.same({}, pair:compare(o))
+    local again = pair:copy(o)
+    assert.equal(0, again.done)
+  end
+
+  local function clean(outcome)
+    assert.same({}, outcome.failures)
+    assert.equal(0, outcome.unanswered)
+    assert.same({}, outcome.refused)
+    return outcome
+  end
+
+  --- What was touched just now is read again the next time; so wait until that is long ago.
+  local function not_racy()
+    task.sleep(3)
+  end
+
+  local function no_leftovers(path)
+    assert.equal("", (world.sh(("find %s -name '.rb~*'"):format(path))))
+  end
+
+  describe("copies", function()
+    it("every kind of thing there is, and then there is nothing left to do", function()
+      local pair = far.pair()
+      world.grow("awkward", pair.source)
+      local before = oracle.digest(pair.source)
+      local outcome = clean(pair:copy())
+      settled(pair)
+      assert.equal(before, oracle.digest(pair.source))
+      assert.is_true(outcome.linked > 5)
+      -- a terabyte of hole is no terabyte of bytes
+      assert.is_true(outcome.bytes > 0)
+      assert.is_true(tonumber((world.must(("du -sk %s | cut -f1"):format(pair.target)))) < 20000)
+      no_leftovers(pair.target)
+    end)
+
+    it("them in small shards as well", function()
+      local pair = far.pair()
+      world.grow("awkward", pair.source)
+      clean(pair:copy { entries = 7, bytes = 10000 })
+      settled(pair)
+    end)
+
+    it("many homes, and then only what changed in them, in every way there is", function()
+      local pair = far.pair()
+      world.grow("many", pair.source, { files = 3000, homes = 7 })
+      local first = clean(pair:copy())
+      identical(pair)
+      for seed = 1, 3 do
+        world.mutate(pair.source, { percent = 4, delete = true, rename = true, seed = seed })
+        local outcome = clean(pair:copy { deletions = true })
+        identical(pair)
+        assert.is_true(outcome.bytes < first.bytes / 2, ("%d of %d"):format(outcome.bytes, first.bytes))
+        assert.is_true(outcome.removed > 0)
+      end
+      settled(pair)
+    end)
+
+    it("a tree deeper than a path may be long", function()
+      local pair = far.pair()
+      -- 600 levels of 20 bytes
+      world.must(([[python3 - %s <<'end'
+import os, sys
+os.mkdir(sys.argv[1] + "/ann")
+fd = os.open(sys.argv[1] + "/ann", os.O_RDONLY)
+for i in range(600):
+    name = "level-%%014d" %% i
+    os.mkdir(name, dir_fd=fd)
+    below = os.open(name, os.O_RDONLY, dir_fd=fd)
+    for file in ("file", "link"):
+        if file == "file":
+            os.write(os.open(file, os.O_WRONLY | os.O_CREAT, 0o640, dir_fd=below), b"x%%d" %% i)
+        else:
+            os.symlink("file", file, dir_fd=below)
+    os.close(fd)
+    fd = below
+end]]):format(pair.source))
+      clean(pair:copy())
+      settled(pair)
+    end)
+
+    it("into one tree that is on another file system, and from one that has coarse times", function()
+      local target <close> = world.filesystem { size = "300M" }
+      world.must(("rmdir %s/lost+found"):format(target.path))
+      local shm = world.filesystem { kind = "tmpfs", size = "300M" }
+      local pair = far.pair { source = shm.path, target = target.path }
+      world.grow("many", pair.source, { files = 1000, homes = 3 })
+      clean(pair:copy())
+      settled(pair)
+      shm:close()
+    end)
+
+    it("to one owner when that is asked for", function()
+      local pair = far.pair()
+      world.grow("awkward", pair.source)
+      clean(pair:copy { owner = "4321:8765" })
+      settled(pair, { owner = "4321:8765" })
+      assert.equal("", world.must(("find %s -mindepth 1 ! '(' -uid 4321 -gid 8765 ')'"):format(pair.target)))
+    end)
+  end)
+
+  describe("changes", function()
+    local kinds = {
+      f = "printf %s > @", d = "mkdir @ && printf in > @/in", l = "ln -s to-%s @", p = "mkfifo @",
+      s = "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"@\")'",
+      c = "mknod @ c 1 3", b = "mknod @ b 7 200",
+    }
+
+    it("the type of a name, from each to each", function()
+      local pair = far.pair()
+      local names = {}
+      world.must(("mkdir %s/ann"):format(pair.source))
+      for from, make in pairs(kinds) do
+        for to in pairs(kinds) do
+          local name = from .. "-" .. to
+          names[name] = kinds[to]
+          world.must(("cd %s/ann && %s"):format(pair.source, (make:gsub("@", name):gsub("%%s", "before"))))
+        end
+      end
+      clean(pair:copy())
+      identical(pair)
+      for name, make in pairs(names) do
+        world.must(("cd %s/ann && rm -r %s && %s"):format(pair.source, name, (make:gsub("@", name):gsub("%%s", "after"))))
+      end
+      clean(pair:copy { deletions = true })
+      settled(pair)
+    end)
+
+    it("nothing but what changed", function()
+      local pair = far.pair()
+      world.must(([[cd %s && mkdir ann && cd ann && for n in mode owner xattr acl time target; do echo $n > $n; done
+        ln -s here link; mkdir sub; echo x > sub/x]]):format(pair.source))
+      clean(pair:copy())
+      not_racy()
+      settled(pair)
+      world.must(([[cd %s/ann && chmod 4711 mode && chown 77:78 owner && setfattr -n user.a -v b xattr && setfacl -m u:9:r acl
+        touch -d 2001-01-01T01:01:01.123456789 time
+        ln -sfn there link; chmod 1700 sub; chown -h 5 link; touch -h -d '1969-12-31 23:59:58.5' link]]):format(pair.source))
+      local outcome = clean(pair:copy())
+      assert.equal(0, outcome.bytes)
+      settled(pair)
+      not_racy()
+      pair:scan()
+      pair:prove()
+      local inode = world.must(("stat -c %%i %s/ann/mode"):format(pair.target))
+      world.must(("chmod 600 %s/ann/mode"):format(pair.source))
+      clean(pair:copy())
+      assert.equal(inode, world.must(("stat -c %%i %s/ann/mode"):format(pair.target)))
+    end)
+
+    it("attributes that are gone, and ones that a directory gives to what is made in it", function()
+      local pair = far.pair()
+      world.must(([[cd %s && mkdir -p ann/inherits ann/plain && echo 1 > ann/plain/acl && setfacl -m u:8:rwx ann/plain/acl
+        setfattr -n user.one -v 1 ann/plain/acl
+        setfattr -n user.dir -v 1 ann/plain && setfattr -h -n trusted.two -v 2 ann/plain/acl]]):format(pair.source))
+      clean(pair:copy())
+      settled(pair)
+      world.must(([[cd %s/ann && setfacl -b plain/acl && setfattr -x user.one plain/acl && setfattr -x user.dir plain
+        setfattr -x trusted.two plain/acl
+        echo before > inherits/before
+        ln -s x inherits/link-before; setfacl -d -m u:8:rwx inherits; cp -a plain/acl inherits/cp; setfacl -b inherits/cp]]):format(pair.source))
+      clean(pair:copy())
+      settled(pair)
+      -- the target has the default ACL now: what is made there now must not have it
+      world.must(([[cd %s/ann/inherits && (umask 077; echo after > after; setfacl -b after; ln -s y link-after; mkfifo pipe; setfacl -b pipe
+        mkdir dir; setfacl -b dir
+        head -c 3000000 /dev/urandom > large; setfacl -b large)]]):format(pair.source))
+      clean(pair:copy())
+      settled(pair)
+    end)
+
+    it("a hardlink group that grows, splits, loses its first name, or becomes another's", function()
+      local pair = far.pair()
+      world.must(([[cd %s && mkdir -p ann/sub && cd ann && for g in grow split first join one; do echo $g > $g-1; ln $g-1 sub/$g-2; ln $g-1 $g-3; done
+        ln -s x link-1; ln link-1 sub/link-2
+        mkfifo pipe-1; ln pipe-1 sub/pipe-2]]):format(pair.source))
+      local outcome = clean(pair:copy())
+      assert.equal(12, outcome.linked)
+      settled(pair)
+      world.must(([[cd %s/ann && ln grow-1 sub/grow-0 && echo new > n && mv n split-3 && rm first-1 && ln -f join-1 one-3
+        echo more >> grow-3 && rm sub/link-2 && ln -s y sub/link-2]])
+        :format(pair.source))
+      clean(pair:copy { deletions = true })
+      settled(pair)
+      world.must(([[cd %s/ann && chmod 600 grow-1 && rm sub/grow-0 grow-1 && cp -p grow-3 x && mv x grow-3 && mv split-1 split-9]]):format(pair.source))
+      clean(pair:copy { deletions = true })
+      settled(pair)
+    end)
+
+    it("names with the same inode in several shards", function()
+      local pair = far.pair()
+      world.must(([[cd %s && mkdir ann && cd ann && for i in $(seq 30); do mkdir d$i; echo $i > d$i/f; done
+        for i in $(seq 2 30); do ln d1/f d$i/l; ln d$i/f d1/l$i; done]]):format(pair.source))
+      clean(pair:copy { entries = 5 })
+      settled(pair)
+      world.must(("cd %s/ann && echo changed >> d7/l && chmod 640 d9/f"):format(pair.source))
+      clean(pair:copy { entries = 5 })
+      settled(pair)
+    end)
+  end)
+end)
