@@ -111,18 +111,25 @@ serve(const char *mountpoint, unsigned int threads)
 	return result == 0 ? 0 : 71;
 }
 
-/* Mounts are made where that process sees them. */
+/* Mounts are made where that process sees them: in its namespace, and from its root, which may be below the namespace's. */
 static void
 enter(const char *pid)
 {
 	char path[64];
-	int fd;
+	int fd, top;
 
+	snprintf(path, sizeof path, "/proc/%s/root", pid);
+	top = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (top < 0)
+		die(path);
 	snprintf(path, sizeof path, "/proc/%s/ns/mnt", pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || setns(fd, CLONE_NEWNS) != 0)
 		die(path);
+	if (fchdir(top) != 0 || chroot(".") != 0 || chdir("/") != 0)
+		die("/");
 	close(fd);
+	close(top);
 }
 
 int
