@@ -230,8 +230,7 @@ static void
 patch_row(struct settling *s)
 {
 	s->placed = false;
-	while (s->patch && s->patch->path.length == s->row.path.length
-	       && memcmp(s->patch->path.bytes, s->row.path.bytes, s->row.path.length) == 0) {
+	while (s->patch && entry_order(s->patch->path.bytes, s->patch->path.length, s->row.path.bytes, s->row.path.length) == 0) {
 		apply(s, s->patch);
 		s->patch = patches_next(s->patches, &s->failed);
 	}

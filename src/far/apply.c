@@ -155,6 +155,7 @@ apply_part(struct cursor *c, struct task *t)
 		if (error) {
 			pthread_mutex_lock(&l->lock);
 			l->error = error;
+			(void)!ftruncate(fd, 0); /* others may need the space */
 			pthread_mutex_unlock(&l->lock);
 		}
 	}
@@ -342,9 +343,12 @@ apply_link(struct cursor *c, struct task *t)
 	int from = cursor_parent(&beside, path, &leader);
 	m.at = from < 0 ? -1 : cursor_parent(c, t->path, &m.name);
 	int error = m.at < 0 ? errno : link_name(&m, from, leader, &st);
+	bool alone = error == ENOENT && (from < 0 || fstatat(from, leader, &st, AT_SYMLINK_NOFOLLOW) != 0);
 	cursor_close(&beside);
 	free(path);
-	if (error)
+	if (alone)
+		say_failed(t->index, RESULT_CHANGING, error, "what it is linked to did not come");
+	else if (error)
 		say_error(t->index, error, NULL);
 	else
 		say_done(t, RESULT_LINKED, NULL, &st, 0);
@@ -412,6 +416,8 @@ apply_directory(struct cursor *c, struct task *t)
 	}
 	int unkept = place_finish(&w, fd, at, ".", false, words);
 	int error = place_is_refusal(unkept) ? unkept : fstat(fd, &st) != 0 ? errno : 0;
+	if (!error)
+		cursor_settled(&st);
 	if (error)
 		say_error(t->index, error, NULL);
 	else

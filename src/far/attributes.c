@@ -8,6 +8,7 @@
 #include <sys/xattr.h>
 #include <xxhash.h>
 
+#define ACL "system.posix_acl_access"
 #define LIST_LIMIT  65536	/* XATTR_LIST_MAX, XATTR_SIZE_MAX of linux/limits.h */
 #define VALUE_LIMIT 65536
 #define ALL_LIMIT   (FRAME_LIMIT / 2)	/* of one name: it goes in one frame */
@@ -16,7 +17,7 @@ static bool
 is_ours(const char *name)
 {
 	return strncmp(name, "user.", 5) == 0 || strncmp(name, "trusted.", 8) == 0
-		|| strcmp(name, "system.posix_acl_access") == 0 || strcmp(name, "system.posix_acl_default") == 0
+		|| strcmp(name, ACL) == 0 || strcmp(name, "system.posix_acl_default") == 0
 		|| strcmp(name, "security.capability") == 0;
 }
 
@@ -186,8 +187,19 @@ set_one(const struct subject *s, struct text key, struct text value)
 	return status == 0 ? 0 : errno;
 }
 
+/* linux/posix_acl_xattr.h: a version, then tag, permissions and id of each entry, the lowest byte first. */
+static mode_t
+group_in_acl(struct text acl)
+{
+	const size_t head = 4, each = 8, group = 4;
+	for (size_t at = head; at + each <= acl.length; at += each)
+		if (acl.bytes[at] == group && acl.bytes[at + 1] == 0)
+			return (mode_t)(acl.bytes[at + 2] & 7);
+	return 0;
+}
+
 int
-attributes_set(struct reader *r, int fd, int directory, const char *name, bool bare, char which[static 64])
+attributes_set(struct reader *r, int fd, int directory, const char *name, bool bare, mode_t *mode, char which[static 64])
 {
 	struct subject s;
 	if (!subject_of(&s, fd, directory, name))
@@ -197,6 +209,8 @@ attributes_set(struct reader *r, int fd, int directory, const char *name, bool b
 	for (; n > 0 && !r->failed; n--) {
 		struct text key = get_text(r), value = get_text(r);
 		int error = r->failed ? EPROTO : set_one(&s, key, value);
+		if (error && key.length == sizeof ACL - 1 && memcmp(key.bytes, ACL, key.length) == 0)
+			*mode &= ~(mode_t)070 | group_in_acl(value) << 3;
 		if (error && !first) {
 			first = error;
 			snprintf(which, 64, "%.*s", key.length < 63 ? (int)key.length : 63, (const char *)key.bytes);

@@ -102,12 +102,12 @@ next_data(int fd, uint64_t at, uint64_t size, bool *says_holes)
 }
 
 static int
-read_all(int fd, const struct entry *e, content_sink *sink, void *arg, unsigned char hash[static ENTRY_HASH])
+read_all(int fd, const struct entry *e, bool sparse, content_sink *sink, void *arg, unsigned char hash[static ENTRY_HASH])
 {
 	static _Thread_local unsigned char bytes[CONTENT_CHUNK];
 	XXH3_state_t state;
 	XXH128_canonical_t canonical;
-	bool sparse = e->blocks * 512 < e->size, says_holes = sparse;
+	bool says_holes = sparse;
 	XXH3_128bits_reset(&state);
 	for (uint64_t at = 0; at < e->size;) {
 		if (says_holes) {
@@ -135,7 +135,7 @@ read_all(int fd, const struct entry *e, content_sink *sink, void *arg, unsigned 
 int
 content_hash(int fd, const struct entry *e, unsigned char hash[static ENTRY_HASH])
 {
-	return read_all(fd, e, NULL, NULL, hash);
+	return read_all(fd, e, e->size > CONTENT_CHUNK, NULL, NULL, hash);
 }
 
 int
@@ -144,7 +144,7 @@ content_read(int fd, const struct entry *e, content_sink *sink, void *arg, struc
 {
 	struct stat st;
 	struct entry after;
-	int error = read_all(fd, e, sink, arg, hash);
+	int error = read_all(fd, e, e->blocks * 512 < e->size, sink, arg, hash);
 	if (!error && attributes) {
 		attributes->length = 0;
 		error = attributes_get(attributes, fd, -1, NULL);
@@ -164,8 +164,10 @@ content_open(struct cursor *c, const char *path, int *fd, struct entry *e)
 	const char *name;
 	struct stat st;
 	int at = cursor_parent(c, path, &name);
-	if (at < 0)
+	if (at < 0 || fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
 		return errno;
+	if (!S_ISREG(st.st_mode)) /* to open a pipe or a device is to do something to it */
+		return EAGAIN;
 	*fd = openat(at, name, flags | O_NOATIME);
 	if (*fd < 0 && errno == EPERM) /* only its owner may say O_NOATIME */
 		*fd = openat(at, name, flags);

@@ -106,15 +106,69 @@ go_back(struct cursor *c, const char *directory, size_t length)
 	}
 }
 
+/* O_PATH descriptors know no fchmod. */
+static bool
+set_mode(int directory, mode_t mode)
+{
+	char path[32];
+	snprintf(path, sizeof path, "/proc/self/fd/%d", directory);
+	return chmod(path, mode) == 0;
+}
+
+static struct loosened {
+	int fd;
+	dev_t device;
+	ino_t inode;
+	mode_t before;
+} *loosened;
+static size_t loosened_count;
+static pthread_mutex_t loosening = PTHREAD_MUTEX_INITIALIZER;
+
 bool
 cursor_loosen(int directory)
 {
-	char path[32];
 	struct stat st;
-	if (geteuid() == 0 || fstat(directory, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 0700) == 0700)
+	if (geteuid() == 0 || fstat(directory, &st) != 0 || st.st_uid != geteuid())
 		return false;
-	snprintf(path, sizeof path, "/proc/self/fd/%d", directory);
-	return chmod(path, (st.st_mode & 07777) | 0700) == 0;
+	pthread_mutex_lock(&loosening);
+	bool good = fstat(directory, &st) == 0 && (st.st_mode & 0700) == 0700; /* another thread was quicker */
+	int fd = good ? -1 : fcntl(directory, F_DUPFD_CLOEXEC, 0);
+	if (fd >= 0 && set_mode(fd, (st.st_mode & 07777) | 0700)) {
+		loosened = realloc(loosened, (loosened_count + 1) * sizeof *loosened);
+		if (!loosened)
+			far_die(EX_OSERR, "out of memory");
+		loosened[loosened_count++] = (struct loosened){ fd, st.st_dev, st.st_ino, st.st_mode & 07777 };
+		good = true;
+	} else if (fd >= 0) {
+		close(fd);
+	}
+	pthread_mutex_unlock(&loosening);
+	return good;
+}
+
+void
+cursor_settled(const struct stat *st)
+{
+	pthread_mutex_lock(&loosening);
+	for (size_t i = 0; i < loosened_count; i++) {
+		if (loosened[i].inode == st->st_ino && loosened[i].device == st->st_dev) {
+			close(loosened[i].fd);
+			loosened[i--] = loosened[--loosened_count];
+		}
+	}
+	pthread_mutex_unlock(&loosening);
+}
+
+void
+cursor_tighten(void)
+{
+	pthread_mutex_lock(&loosening);
+	while (loosened_count > 0) {
+		const struct loosened *l = &loosened[--loosened_count];
+		set_mode(l->fd, l->before);
+		close(l->fd);
+	}
+	pthread_mutex_unlock(&loosening);
 }
 
 static int

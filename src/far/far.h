@@ -52,7 +52,9 @@ const char *far_file_system(int root, char text[static 24]);
 bool far_is_remote(int root);
 uint64_t far_clock(void);	/* monotonic, nanoseconds */
 
-/* stdout, shared by threads.  Frames are whole; a reader that went away ends the program. */
+/* stdout, shared by threads.  Frames are whole; a reader that went away ends the program, or makes out_is_gone true. */
+void out_stay(void);	/* the program ends itself: it has something to put in order first */
+bool out_is_gone(void);
 void out_put(const struct buffer *frames);
 void out_frame(unsigned char type, const struct buffer *payload);
 void out_flush(void);
@@ -87,12 +89,16 @@ int cursor_parent(struct cursor *c, const char *path, const char **name);
 bool cursor_inherits(struct cursor *c);
 /* A directory of a user may be closed to that very user: opens it, until it gets its own mode at last.  False: no use. */
 bool cursor_loosen(int directory);
+/* This one has its own mode now. */
+void cursor_settled(const struct stat *st);
+/* Those that were opened and got no mode of their own get back the one they had. */
+void cursor_tighten(void);
 /* Directories were removed: no cursor believes any more what it has open. */
 void cursor_forget_all(void);
 
 /* stat as an entry; its target is not filled. */
 void entry_of_stat(struct entry *e, const struct stat *st);
-/* Reads a symlink's target into `b` and points the entry's there.  0 or errno. */
+/* Reads a symlink's target into `b` and points the entry's there.  0, errno, or EAGAIN: it is no symlink any more. */
 int entry_read_target(struct entry *e, int directory, const char *name, struct buffer *b);
 /* "unit" and "path" joined as a path below the root, zero-terminated; malformed: NULL.  The caller frees it. */
 char *path_of(const char *unit, struct text path);
@@ -105,8 +111,11 @@ bool entry_is_untouched(const struct entry *a, const struct entry *b);
  */
 int attributes_get(struct buffer *b, int fd, int directory, const char *name);
 void attributes_digest(const struct buffer *b, unsigned char digest[static ENTRY_ATTRIBUTES]);
-/* Makes them so, and removes others unless `bare`: there are none.  0 or errno; *which names the one that failed. */
-int attributes_set(struct reader *r, int fd, int directory, const char *name, bool bare, char which[static 64]);
+/*
+ * Makes them so, and removes others unless `bare`: there are none.  0 or errno; *which names the one that failed.  Where
+ * an ACL failed, the group's bits in *mode, which said the most that anyone in it may, become the group's own.
+ */
+int attributes_set(struct reader *r, int fd, int directory, const char *name, bool bare, mode_t *mode, char which[static 64]);
 
 /* Work for threads.  pool_add waits while more than `most` bytes lie in the queue. */
 struct pool;

@@ -15,7 +15,7 @@
 struct inode {
 	uint64_t device, number;	/* number 0: an empty slot */
 	struct moment before, after;
-	bool news;
+	bool news, touched;	/* touched: by somebody else, too */
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -76,8 +76,9 @@ remember(const struct stat *before, const struct stat *after)
 	struct inode *i = slot_of(inodes, room, before->st_dev, before->st_ino);
 	if (!i->number) {
 		count++;
-		*i = (struct inode){ .device = before->st_dev, .number = before->st_ino, .before = changed(before) };
+		*i = (struct inode){ .device = before->st_dev, .number = before->st_ino, .before = changed(before), .after = changed(before) };
 	}
+	i->touched |= !moment_is(i->after, changed(before));
 	i->after = changed(after);
 	i->news = true;
 }
@@ -87,7 +88,7 @@ static bool
 is_our_doing(const struct stat *st, const struct expect *e)
 {
 	const struct inode *i = room ? slot_of(inodes, room, st->st_dev, st->st_ino) : NULL;
-	return i && i->number && moment_is(i->before, e->changed) && moment_is(i->after, changed(st));
+	return i && i->number && !i->touched && moment_is(i->before, e->changed) && moment_is(i->after, changed(st));
 }
 
 static int
@@ -144,7 +145,7 @@ links_say(void)
 	struct buffer p = { 0 };
 	hold();
 	for (size_t i = 0; i < room; i++) {
-		if (!inodes[i].number || !inodes[i].news)
+		if (!inodes[i].number || !inodes[i].news || inodes[i].touched)
 			continue;
 		p.length = 0;
 		put_number(&p, inodes[i].number);

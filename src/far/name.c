@@ -47,7 +47,7 @@ entry_read_target(struct entry *e, int directory, const char *name, struct buffe
 	char text[4096];
 	ssize_t n = readlinkat(directory, name, text, sizeof text);
 	if (n < 0)
-		return errno;
+		return errno == EINVAL ? EAGAIN : errno; /* it has become something else */
 	b->length = 0;
 	put_bytes(b, text, (size_t)n);
 	if (b->failed)

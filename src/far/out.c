@@ -9,27 +9,47 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct buffer waiting;
+static bool stays;
+static _Atomic bool gone;
+
+void
+out_stay(void)
+{
+	stays = true;
+}
+
+bool
+out_is_gone(void)
+{
+	return gone;
+}
+
+static void
+write_locked(const struct buffer *b)
+{
+	if (b->failed)
+		far_die(EX_OSERR, "out of memory");
+	if (b->length == 0 || gone || write_all(STDOUT_FILENO, b->bytes, b->length))
+		return;
+	if (!stays)
+		far_die(EX_IOERR, "the other end is gone: %s", strerror(errno));
+	gone = true;
+}
 
 static void
 flush_locked(void)
 {
-	if (waiting.failed)
-		far_die(EX_OSERR, "out of memory");
-	if (waiting.length && !write_all(STDOUT_FILENO, waiting.bytes, waiting.length))
-		far_die(EX_IOERR, "the other end is gone: %s", strerror(errno));
+	write_locked(&waiting);
 	waiting.length = 0;
 }
 
 void
 out_put(const struct buffer *frames)
 {
-	if (frames->failed)
-		far_die(EX_OSERR, "out of memory");
 	pthread_mutex_lock(&lock);
-	if (frames->length >= KEPT) {
+	if (frames->failed || frames->length >= KEPT) {
 		flush_locked();
-		if (!write_all(STDOUT_FILENO, frames->bytes, frames->length))
-			far_die(EX_IOERR, "the other end is gone: %s", strerror(errno));
+		write_locked(frames);
 	} else {
 		put_bytes(&waiting, frames->bytes, frames->length);
 		if (waiting.length >= KEPT)

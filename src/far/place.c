@@ -83,7 +83,7 @@ place_finish(const struct wanted *w, int fd, int at, const char *name, bool bare
 		mode &= 01777; /* nobody's programs run as somebody else */
 	}
 	struct reader attributes = w->attributes;
-	int error = attributes_set(&attributes, fd, at, name, bare, which);
+	int error = attributes_set(&attributes, fd, at, name, bare, &mode, which);
 	if (error && !first) {
 		first = error;
 		memcpy(words, which, sizeof which);

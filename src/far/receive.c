@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -31,7 +32,8 @@ static struct {
 	struct pool *pool;
 	struct list removals, directories;
 	struct large *large;
-	uint64_t stat, said_at, said_bytes, removed;
+	uint64_t stat, said_at, removed;
+	bool malformed;		/* no more is taken */
 } receive;
 
 static void
@@ -67,20 +69,23 @@ free_task(struct task *t)
 }
 
 static void
-malformed(void)
+malformed(struct task *t)
 {
-	far_die(EX_PROTOCOL, "the sender's words are malformed");
+	receive.malformed = true;
+	free_task(t);
 }
 
-static void
+static bool
 take_head(struct task *t, bool expects)
 {
 	t->index = get_number(&t->payload);
 	t->path = path_of(".", get_text(&t->payload));
 	if (expects)
 		t->expect = get_expect(&t->payload);
-	if (!t->path || t->payload.failed)
-		malformed();
+	if (t->path && !t->payload.failed)
+		return true;
+	malformed(t);
+	return false;
 }
 
 static void
@@ -172,18 +177,19 @@ take_large(struct task *t)
 {
 	uint64_t id = get_number(&t->payload);
 	if (t->type == DATA_BEGIN) {
-		take_head(t, true);
+		if (!take_head(t, true))
+			return;
 		uint64_t size = get_number(&t->payload);
-		if (t->payload.failed)
-			malformed();
-		begin_large(id, t->index, t->path, &t->expect, size);
+		if (!t->payload.failed)
+			begin_large(id, t->index, t->path, &t->expect, size);
+		receive.malformed = t->payload.failed;
 		free_task(t);
 		return;
 	}
 	struct large **at = large_by(id);
-	if (!*at || t->payload.failed)
-		malformed();
-	if (t->type == DATA_CHUNK) {
+	if (!*at || t->payload.failed) {
+		malformed(t);
+	} else if (t->type == DATA_CHUNK) {
 		t->large = *at;
 		(*at)->left++;
 		pool_add(receive.pool, run_part, t, t->length);
@@ -199,9 +205,9 @@ take_large(struct task *t)
 	}
 }
 
-/* The stream ended too early: nothing half is left lying about. */
+/* It ends too early: nothing half is left lying about, and what was done is said. */
 static void
-drop_large(void)
+drop_all(void)
 {
 	while (receive.large) {
 		struct task *t = far_memory(sizeof *t);
@@ -209,6 +215,8 @@ drop_large(void)
 		end_large(&receive.large, t);
 	}
 	pool_wait(receive.pool);
+	cursor_tighten();
+	out_flush();
 }
 
 static size_t
@@ -291,6 +299,7 @@ finish_phase(void)
 	pool_wait(receive.pool);
 	finish_removals();
 	finish_directories();
+	cursor_tighten();
 	links_say();
 	cursor_forget_all();
 }
@@ -313,7 +322,8 @@ say_progress(bool always)
 static void
 take_removal(struct task *t)
 {
-	take_head(t, false);
+	if (!take_head(t, false))
+		return;
 	if (++receive.removed > receive_options.most_removed) {
 		say_failed(t->index, RESULT_CONFLICT, E2BIG, "more would be removed than is allowed");
 		free_task(t);
@@ -322,13 +332,20 @@ take_removal(struct task *t)
 	}
 }
 
+/* The sender speaks of the source, and of nothing else. */
 static void
 pass_on_failure(struct task *t)
 {
-	struct buffer p = { 0 };
-	put_bytes(&p, t->bytes, t->length);
-	out_frame(RESULT, &p);
-	buffer_free(&p);
+	struct reader *r = &t->payload;
+	uint64_t index = get_number(r), status = get_number(r), error = get_number(r);
+	struct text text = get_text(r);
+	char words[128];
+	if (r->failed || (status != RESULT_VANISHED && status != RESULT_CHANGING && status != RESULT_SOURCE)) {
+		malformed(t);
+		return;
+	}
+	snprintf(words, sizeof words, "%.*s", text.length < sizeof words ? (int)text.length : (int)sizeof words - 1, (const char *)text.bytes);
+	say_failed(index, (enum result_status)status, (int)error, words);
 	free_task(t);
 }
 
@@ -338,21 +355,21 @@ take(const struct frame *f)
 	struct task *t = task_of(f);
 	switch (f->type) {
 	case DATA_WHOLE: case WORK_CHECK: case WORK_NODE: case WORK_LINK:
-		take_head(t, true);
-		pool_add(receive.pool, run, t, t->length);
+		if (take_head(t, true))
+			pool_add(receive.pool, run, t, t->length);
 		break;
 	case DATA_BEGIN: case DATA_CHUNK: case DATA_AGAIN: case DATA_DONE: case DATA_DROP: take_large(t); break;
 	case WORK_REMOVE: take_removal(t); break;
 	case WORK_DIRECTORY:
-		take_head(t, false);
-		keep(&receive.directories, t);
+		if (take_head(t, false))
+			keep(&receive.directories, t);
 		break;
 	case DATA_FAILED: pass_on_failure(t); break;
 	case DATA_STAT:
 		receive.stat = get_number(&t->payload);
 		free_task(t);
 		break;
-	default: malformed();
+	default: malformed(t);
 	}
 }
 
@@ -392,28 +409,28 @@ far_receive(const struct far_options *o)
 	receive_number = some_number();
 	receive.pool = pool_open(far_threads(o, root), root, true, QUEUED);
 	frame_input_open(&in, STDIN_FILENO);
-	while (!ended && frame_next(&in, &f) == 1) {
+	out_stay();
+	while (!ended && !receive.malformed && !out_is_gone() && frame_next(&in, &f) == 1) {
 		if (f.type == WORK_BARRIER || f.type == WORK_END) {
 			finish_phase();
 			ended = f.type == WORK_END;
+			receive.malformed = ended && receive.large;
 		} else {
 			take(&f);
 		}
 		say_progress(false);
 	}
-	if (!ended) {
-		drop_large();
-		out_flush();
-		far_die(EX_PROTOCOL, "what is sent is %s", in.problem ? in.problem : "cut");
+	if (!ended || receive.malformed) {
+		drop_all();
+		if (!out_is_gone())
+			far_die(EX_PROTOCOL, "what is sent is %s", receive.malformed ? "malformed" : in.problem ? in.problem : "cut");
+	} else {
+		if (o->sync && syncfs(root) != 0)
+			far_die(EX_IOERR, "%s: %s", o->root, strerror(errno));
+		say_end();
 	}
-	if (receive.large) {
-		drop_large();
-		malformed();
-	}
-	pool_wait(receive.pool);
-	if (o->sync && syncfs(root) != 0)
-		far_die(EX_IOERR, "%s: %s", o->root, strerror(errno));
-	say_end();
+	if (out_is_gone())
+		far_die(EX_IOERR, "whom to tell what was done is gone");
 	pool_close(receive.pool);
 	frame_input_free(&in);
 	free(receive.removals.tasks);

@@ -20,6 +20,7 @@
 #define NAMES   65536		/* bytes of getdents64 */
 #define SAMPLES 1024
 #define SAMPLE_EVERY 16
+#define TRIES   3
 
 struct stack {
 	pthread_mutex_t lock;
@@ -122,10 +123,13 @@ look(struct reader_thread *t, int at, const char *name, struct entry *e, struct 
 {
 	struct stat st;
 	struct buffer target = { 0 };
-	if (timed_stat(t, at, name, &st) != 0)
-		return errno;
-	entry_of_stat(e, &st);
-	int error = e->type == 'l' ? entry_read_target(e, at, name, &target) : 0;
+	int error = EAGAIN;
+	for (int i = 0; i < TRIES && error == EAGAIN; i++) {
+		if (timed_stat(t, at, name, &st) != 0)
+			return errno;
+		entry_of_stat(e, &st);
+		error = e->type == 'l' ? entry_read_target(e, at, name, &target) : 0;
+	}
 	if (!error)
 		entry_put(fields, e);
 	buffer_free(&target);
@@ -195,6 +199,8 @@ add_name(struct reader_thread *t, struct directory *d, int at, const char *name)
 	size_t from = d->bytes.length, length = strlen(name);
 	put_bytes(&d->bytes, name, length + 1);
 	int error = look(t, at, name, &e, &d->bytes);
+	if (!error && e.type == 'd' && strcmp(d->unit->name, ".") == 0)
+		error = EAGAIN; /* it was none just now, and is a unit of its own */
 	if (error && error != ENOENT)
 		scan_problem(d->unit, path_in_unit(t, d, name), error, "stat");
 	if (error || (t->scan->exclude_count
@@ -210,6 +216,23 @@ add_name(struct reader_thread *t, struct directory *d, int at, const char *name)
 		i->below = directory_of(d->unit, d, name, length);
 }
 
+/* A name that is removed and made again while its directory is read may be read twice; the later one counts. */
+static void
+drop_doubles(struct directory *d)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < d->count; i++) {
+		const struct item *next = i + 1 < d->count ? &d->items[i + 1] : NULL;
+		if (!next || strcmp(name_of(d, &d->items[i]), name_of(d, next)) != 0) {
+			d->items[kept++] = d->items[i];
+		} else if (d->items[i].below) {
+			free(d->items[i].below->path);
+			free(d->items[i].below);
+		}
+	}
+	d->count = kept;
+}
+
 /* It stays until its unit is read whole: what it does not need goes back. */
 static void
 settle(struct directory *d)
@@ -217,6 +240,7 @@ settle(struct directory *d)
 	if (d->bytes.failed)
 		far_die(EX_OSERR, "out of memory");
 	scan_sort(d);
+	drop_doubles(d);
 	unsigned char *less = d->bytes.length ? realloc(d->bytes.bytes, d->bytes.length) : NULL;
 	if (less) {
 		d->bytes.bytes = less;

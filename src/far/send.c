@@ -64,9 +64,9 @@ say_failed(uint64_t index, enum result_status status, int error, const char *wor
 static void
 say_error(const struct op *op, int error)
 {
-	if (error == ENOENT || error == ENOTDIR || error == ESTALE)
+	if (error == ENOENT || error == ENOTDIR)
 		say_failed(op->index, RESULT_VANISHED, error, "gone");
-	else if (error == EAGAIN)
+	else if (error == EAGAIN || error == ESTALE)
 		say_failed(op->index, RESULT_CHANGING, error, "written to while it was read");
 	else
 		say_failed(op->index, RESULT_SOURCE, error, strerror(error));
