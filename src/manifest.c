@@ -154,7 +154,7 @@ manifest_units_release(struct manifest_job *job)
 
 /* Writes a manifest anew without the rows of some sides, or without what was proven of the target. */
 static bool
-rewrite(int directory, const char *file, const bool drop[SIDES], bool distrust, struct manifest_failure *f)
+rewrite(int directory, const char *file, const bool drop[SIDES], bool vanished, bool distrust, struct manifest_failure *f)
 {
 	struct manifest_reader r;
 	struct manifest_writer w;
@@ -165,6 +165,7 @@ rewrite(int directory, const char *file, const bool drop[SIDES], bool distrust, 
 		ok = manifest_create(&w, directory, (const char *)r.unit.bytes, r.unit.length);
 		for (int i = 0; i < SIDES && ok; i++) {
 			ok = drop[i] || manifest_summary_copy(&w.side[i], &r.side[i]);
+			w.side[i].known |= drop[i] && vanished;
 			w.side[i].entries = w.side[i].bytes = w.side[i].ours = 0;
 		}
 		while (ok && manifest_next(&r, &row)) {
@@ -195,7 +196,7 @@ bool
 manifest_drop_side(int directory, const char *file, enum manifest_side side, struct manifest_failure *f)
 {
 	bool drop[SIDES] = { side == SIDE_SOURCE, side == SIDE_TARGET };
-	return rewrite(directory, file, drop, false, f);
+	return rewrite(directory, file, drop, true, false, f);
 }
 
 static bool
@@ -207,7 +208,7 @@ forget_unit(int directory, const char *file, void *arg)
 		if (unlinkat(directory, file, 0) != 0 && errno != ENOENT)
 			manifest_fail_errno(&q->job.failure, errno, file);
 	} else {
-		rewrite(directory, file, q->sides, q->distrust, &q->job.failure);
+		rewrite(directory, file, q->sides, false, q->distrust, &q->job.failure);
 	}
 	return goes_on(&q->job);
 }

@@ -85,7 +85,7 @@ struct manifest_forget {
 void manifest_forget_run(struct manifest_job *job);
 void manifest_forget_release(struct manifest_job *job);
 
-/* Drops the rows of one side; the unit's file when none are left.  Takes its lock. */
+/* Drops the rows of one side, as of one that is not there any more; the unit's file when none are left.  Takes its lock. */
 bool manifest_drop_side(int directory, const char *file, enum manifest_side side, struct manifest_failure *f);
 
 /* manifest_compare.c */

@@ -46,6 +46,12 @@ manifest_summary_copy(struct manifest_summary *to, const struct manifest_summary
 	return !to->unreadable.failed;
 }
 
+bool
+manifest_is_there(const struct manifest_summary *s)
+{
+	return s->entries > 0 || s->problems > 0;
+}
+
 static bool
 is_below(struct text path, struct text above)
 {
@@ -57,7 +63,7 @@ is_below(struct text path, struct text above)
 bool
 manifest_is_unreadable(const struct manifest_summary *s, struct text path)
 {
-	if (s->problems > MANIFEST_PROBLEMS)
+	if (!s->known || s->problems > MANIFEST_PROBLEMS)
 		return true;
 	struct reader r = reader_of(s->unreadable.bytes, s->unreadable.length);
 	while (r.at < r.end) {
@@ -448,6 +454,8 @@ manifest_put(struct manifest_writer *w, const struct row *row)
 	put_number(p, flags);
 	put_side(p, &row->side[SIDE_SOURCE]);
 	put_side(p, &row->side[SIDE_TARGET]);
+	if (p->length > FRAME_LIMIT)
+		fail(w, E2BIG);
 	put_frame(&w->out, FRAME_ROW, p);
 	count(w, row);
 	if (w->out.length >= CHUNK)

@@ -12,6 +12,7 @@
 enum manifest_side { SIDE_SOURCE, SIDE_TARGET, SIDES };
 
 #define MANIFEST_DIGEST 32	/* a longer one of a scan is not kept */
+#define MANIFEST_PATH   ((size_t)1 << 20)	/* a longer path, or target of a symlink, is malformed */
 #define MANIFEST_PROBLEMS 1000	/* paths that are kept; more of them stand for the whole unit */
 
 struct row_side {
@@ -41,8 +42,11 @@ struct manifest_summary {
 
 void manifest_summary_free(struct manifest_summary *s);
 bool manifest_summary_copy(struct manifest_summary *to, const struct manifest_summary *from);
-/* What is at or below a path that could not be looked at may be there all the same. */
+/* What is at or below a path that could not be looked at, or in a unit that nobody looked at, may be there all the same. */
 bool manifest_is_unreadable(const struct manifest_summary *s, struct text path);
+
+/* There is, or may be, something on that side.  One that is `known` and not there: a whole scan did not find it. */
+bool manifest_is_there(const struct manifest_summary *s);
 
 struct manifest_reader {
 	struct frame_input in;

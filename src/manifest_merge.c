@@ -102,8 +102,8 @@ entries_next(struct entries *e)
 	memset(&e->side, 0, sizeof e->side);
 	e->side.known = true;
 	e->side.raw.bytes = f.payload.at;
-	if (!entry_get(&f.payload, &e->side.entry) || e->path.failed
-	    || !entry_path_is_good((struct text){ e->path.bytes, e->path.length }) || !is_in_place(e, (size_t)shared + same)) {
+	if (!entry_get(&f.payload, &e->side.entry) || e->path.failed || e->path.length > MANIFEST_PATH
+	    || e->side.entry.target.length > MANIFEST_PATH || !entry_path_is_good((struct text){ e->path.bytes, e->path.length }) || !is_in_place(e, (size_t)shared + same)) {
 		e->problem = "malformed";
 		return false;
 	}
@@ -224,9 +224,12 @@ fill_summary(struct merge *m, bool there)
 {
 	struct manifest_summary *s = &m->new.side[m->scan->side];
 	int other = !m->scan->side;
+	struct manifest_summary counted = m->new.side[other];	/* of its rows, as they were put */
 	if (there && !manifest_summary_copy(&m->new.side[other], &m->old.side[other]))
 		return false;
-	m->new.side[other].entries = m->new.side[other].bytes = m->new.side[other].ours = 0;
+	m->new.side[other].entries = counted.entries;
+	m->new.side[other].bytes = counted.bytes;
+	m->new.side[other].ours = counted.ours;
 	s->known = true;
 	if (is_settled(m)) {
 		memcpy(s->digest, m->unit->digest, m->unit->digest_length);
@@ -234,18 +237,28 @@ fill_summary(struct merge *m, bool there)
 	}
 	s->problems = m->unit->problem_count;
 	put_bytes(&s->unreadable, m->unit->unreadable.bytes, m->unit->unreadable.length);
-	return !s->unreadable.failed;
+	return !s->unreadable.failed && !m->unit->unreadable.failed;
+}
+
+static bool
+could_not_be_looked_at(const struct manifest_unit *u)
+{
+	struct reader r = reader_of(u->unreadable.bytes, u->unreadable.length);
+	while (r.at < r.end && !r.failed)
+		if (get_text(&r).length == 0)
+			return !r.failed;
+	return false;
 }
 
 /* False: it could not be written, with errno, or is nonsense, with problem. */
 static bool
 merge_all(struct merge *m, int there)
 {
-	m->unit->first = !there || !m->old.side[m->scan->side].known;
+	m->unit->first = !there || !manifest_is_there(&m->old.side[m->scan->side]);
 	m->have_old = there && manifest_next(&m->old, &m->row);
 	if (!entries_next(&m->entries))
 		return false;
-	if (!m->entries.there && m->unit->problem_count == 0)
+	if (!m->entries.there && !could_not_be_looked_at(m->unit))
 		m->entries.problem = "without its own directory";
 	while (!m->entries.problem && (m->have_old || m->entries.there)) {
 		if (atomic_load(&m->scan->sink.abandoned))

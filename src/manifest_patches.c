@@ -55,6 +55,7 @@ take(struct source *s, unsigned char type, struct text payload)
 	s->patch.type = type;
 	s->patch.path = get_text(&r);
 	s->patch.side = get_number(&r) == SIDE_TARGET ? SIDE_TARGET : SIDE_SOURCE;
+	s->patch.made = get_number(&r) != 0;
 	return type == PROVE_ENTRY ? proof_get(&r, &s->patch.answer) : answer_get(&r, &s->patch.answer);
 }
 

@@ -56,7 +56,7 @@ plan_new(const struct manifest_work *w, const struct manifest_reader *r)
 	if (p) {
 		p->work = w;
 		p->source = &r->side[SIDE_SOURCE];
-		p->large = r->rows > w->most_entries || p->source->bytes > w->most_bytes;
+		p->large = 2 * r->rows >= w->most_entries || p->source->bytes >= w->most_bytes;	/* a row may be two operations */
 		pairing_open(&p->pairing, r->unit, w->owner);
 	}
 	return p;
@@ -87,11 +87,14 @@ refuse(struct manifest_plan *p, int why, struct text path)
 		manifest_names_add(&k->examples, path.bytes, path.length);
 }
 
-/* What is done to other names of an inode, by another shard, gives this one another ctime. */
+/*
+ * What is done to other names of an inode, by another shard, gives this one another ctime.  Only what is replaced or removed
+ * may have any: the bytes of a file that keeps them are the ones we know as long as its ctime is.
+ */
 static void
-put_expect(const struct manifest_plan *p, struct buffer *b, const struct row_side *t)
+put_expect(const struct manifest_plan *p, struct buffer *b, const struct row_side *t, bool keeps)
 {
-	bool any = p->large && t->entry.links > 1 && t->entry.type != 'd';
+	bool any = !keeps && p->large && t->entry.links > 1 && t->entry.type != 'd';
 	put_number(b, t->known);
 	if (!t->known)
 		return;
@@ -112,7 +115,7 @@ put_removal(struct manifest_plan *p, enum manifest_phase phase, struct text path
 {
 	begin(p, path);
 	put_byte(&p->rest, (unsigned char)t->entry.type);
-	put_expect(p, &p->rest, t);
+	put_expect(p, &p->rest, t, false);
 	batch_put(&p->batch, phase, WORK_REMOVE, &p->rest);
 }
 
@@ -184,6 +187,7 @@ leave_directory(struct manifest_plan *p, struct level l, struct text path)
 			above(p)->kept = true;
 	} else if (!l.blocked && (l.wanted || (l.touched && l.mendable))) {
 		begin(p, path);
+		put_byte(&p->rest, !l.target.known);	/* is it made?  Not in the stream */
 		batch_put(&p->batch, PHASE_DIRECTORIES, WORK_DIRECTORY, &p->rest);
 	}
 }
@@ -254,7 +258,7 @@ static void
 put_content(struct manifest_plan *p, const struct row *row, enum row_action action, const struct row_side *stands)
 {
 	begin(p, row->path);
-	put_expect(p, &p->rest, stands);
+	put_expect(p, &p->rest, stands, action == ACTION_CHECK);
 	if (action == ACTION_CHECK)
 		put_bytes(&p->rest, row->side[SIDE_TARGET].hash, ENTRY_HASH);
 	batch_put(&p->batch, PHASE_CONTENT, action == ACTION_FILE ? WORK_FILE : action == ACTION_CHECK ? WORK_CHECK : WORK_NODE, &p->rest);
@@ -268,7 +272,7 @@ static void
 put_link(struct manifest_plan *p, const struct row *row, const struct leader *l, const struct row_side *stands)
 {
 	begin(p, row->path);
-	put_expect(p, &p->rest, stands);
+	put_expect(p, &p->rest, stands, false);
 	put_text(&p->rest, p->leader_paths.bytes + l->at, l->length);
 	batch_put(&p->batch, PHASE_LINKS, WORK_LINK, &p->rest);
 }
@@ -362,13 +366,16 @@ plan_file(struct manifest_plan *p, const struct row *row, bool blocked, unsigned
 	}
 }
 
-/* Names of one inode are proven by the first of them. */
+/* Names of one inode are proven by the first of them that is not. */
 static void
 plan_proof(struct manifest_plan *p, const struct row *row, unsigned differs)
 {
 	const struct entry *e = &row->side[SIDE_SOURCE].entry;
-	if (!(differs & DIFFERS_UNPROVEN) || p->pairing.leader[SIDE_SOURCE] != p->pairing.row)
+	struct link *link = p->pairing.link[SIDE_SOURCE];
+	if (!(differs & DIFFERS_UNPROVEN) || (link && link->value))
 		return;
+	if (link)
+		link->value = 1;
 	begin(p, row->path);
 	batch_put(&p->batch, PHASE_CONTENT, PROVE_ENTRY, &p->rest);
 	if (e->type == 'f') {

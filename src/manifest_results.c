@@ -11,6 +11,25 @@
 
 #define EXAMPLES 3
 #define FAULTS   200	/* kinds of failures that are told apart */
+#define TOUCHES  16	/* inodes that an operation can touch, counted generously */
+
+static struct moment
+get_changed(struct reader *r)
+{
+	struct moment m = { .seconds = get_signed(r) };
+	uint64_t nanoseconds = get_number(r);
+	r->failed |= nanoseconds > 999999999;
+	m.nanoseconds = (uint32_t)nanoseconds;
+	return m;
+}
+
+/* As at the source; one that no manifest could hold is malformed. */
+static void
+get_entry(struct reader *r, struct entry *e)
+{
+	if (entry_get(r, e) && e->target.length > MANIFEST_PATH)
+		r->failed = true;
+}
 
 bool
 answer_get(struct reader *r, struct manifest_answer *a)
@@ -29,7 +48,7 @@ answer_get(struct reader *r, struct manifest_answer *a)
 	}
 	a->flags = (unsigned)get_number(r);
 	if (!(a->flags & (RESULT_LINKED | RESULT_REMOVED))) {
-		entry_get(r, &a->entry);
+		get_entry(r, &a->entry);
 		if ((bytes = get_bytes(r, ENTRY_ATTRIBUTES)))
 			memcpy(a->attributes, bytes, ENTRY_ATTRIBUTES);
 		if (a->flags & RESULT_HASHED && (bytes = get_bytes(r, ENTRY_HASH)))
@@ -38,8 +57,7 @@ answer_get(struct reader *r, struct manifest_answer *a)
 	if (!(a->flags & RESULT_REMOVED)) {
 		a->inode = get_number(r);
 		a->device = get_number(r);
-		a->changed.seconds = get_signed(r);
-		a->changed.nanoseconds = (uint32_t)get_number(r);
+		a->changed = get_changed(r);
 		a->blocks = get_number(r);
 	}
 	a->sent = get_number(r);
@@ -61,7 +79,7 @@ proof_get(struct reader *r, struct manifest_answer *a)
 		return !r->failed;
 	}
 	a->flags = (unsigned)get_number(r) | RESULT_HASHED;
-	entry_get(r, &a->entry);
+	get_entry(r, &a->entry);
 	if ((bytes = get_bytes(r, ENTRY_ATTRIBUTES)))
 		memcpy(a->attributes, bytes, ENTRY_ATTRIBUTES);
 	if ((bytes = get_bytes(r, ENTRY_HASH)))
@@ -77,8 +95,7 @@ touched_get(struct reader *r, struct entry *e)
 	e->links = 2;
 	e->inode = get_number(r);
 	e->device = get_number(r);
-	e->changed.seconds = get_signed(r);
-	e->changed.nanoseconds = (uint32_t)get_number(r);
+	e->changed = get_changed(r);
 	return !r->failed;
 }
 
@@ -221,7 +238,7 @@ take_touched(struct manifest_results *s, const struct frame *f)
 	struct entry e;
 	struct reader r = f->payload;
 	struct buffer payload = { .bytes = (unsigned char *)f->payload.at, .length = (size_t)(f->payload.end - f->payload.at) };
-	if (s->work->proof || !touched_get(&r, &e))
+	if (s->work->proof || s->touches++ > TOUCHES * (s->shard->count + 1) || !touched_get(&r, &e))
 		nonsense(s, "a touched inode");
 	put_frame(&s->touched, RESULT_TOUCHED, &payload);
 }
@@ -285,13 +302,14 @@ spill_unit(struct manifest_results *s, const struct sorted *list, size_t count)
 	bool linked = s->touched.length > 0;
 	for (size_t i = 0; i < count; i++) {
 		const struct answer *a = &s->answers[list[i].index];
-		unsigned char type = s->shard->ops[list[i].index].type;
+		const struct shard_op *op = &s->shard->ops[list[i].index];
 		linked |= a->linked;
 		p.length = 0;
 		put_text(&p, list[i].path.bytes, list[i].path.length);
 		put_number(&p, s->side);
+		put_number(&p, op->made);
 		put_bytes(&p, s->kept.bytes + a->at, a->length);
-		put_frame(&out, type, &p);
+		put_frame(&out, op->type, &p);
 	}
 	bool ok = !p.failed && write_section(s, list->unit, &out, linked);
 	int error = errno;

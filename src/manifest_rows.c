@@ -165,9 +165,10 @@ row_action(const struct pairing *p, const struct row *row, unsigned differs, boo
 		return other ? ACTION_NODE : ACTION_NONE;
 	if (other & (DIFFERS_MISSING | DIFFERS_TYPE | DIFFERS_SIZE | DIFFERS_LINKS | DIFFERS_CONTENTS))
 		return ACTION_FILE;
+	bool kept = t->hashed && !t->racy;	/* its bytes are known for sure */
 	if (other)
-		return t->hashed ? ACTION_CHECK : ACTION_FILE;
-	return s->entry.size > 0 && !s->hashed && t->hashed ? ACTION_CHECK : ACTION_NONE;
+		return kept ? ACTION_CHECK : ACTION_FILE;
+	return s->entry.size > 0 && !s->hashed && kept ? ACTION_CHECK : ACTION_NONE;
 }
 
 bool

@@ -9,6 +9,7 @@
 #include "manifest.h"
 
 #define CHUNK ((size_t)256 << 10)
+#define UNREADABLE ((size_t)1 << 20)	/* bytes of paths that are kept */
 
 static void
 nonsense(struct manifest_scan *s, const char *what)
@@ -124,7 +125,7 @@ take_problem(struct manifest_scan *s, struct reader *r)
 	struct text path = get_text(r);
 	uint64_t error = get_number(r);
 	struct text what = get_text(r);
-	if (!s->open || r->failed || error > 4095 || !entry_path_is_good(path)) {
+	if (!s->open || r->failed || error > 4095 || path.length > MANIFEST_PATH || !entry_path_is_good(path)) {
 		nonsense(s, "a problem");
 		return;
 	}
@@ -135,8 +136,13 @@ take_problem(struct manifest_scan *s, struct reader *r)
 	}
 	if (u->problem_count < MANIFEST_SHOWN)
 		u->problems[u->problem_count] = (struct manifest_problem){ copy_text(path), copy_text(what), (int)error };
-	if (u->problem_count++ < MANIFEST_PROBLEMS && error)
-		put_text(&u->unreadable, path.bytes, path.length);
+	if (u->problem_count++ >= MANIFEST_PROBLEMS || !error)
+		return;
+	if (u->unreadable.length + path.length > UNREADABLE) {	/* then all of it is */
+		u->unreadable.length = 0;
+		path.length = 0;
+	}
+	put_text(&u->unreadable, path.bytes, path.length);
 }
 
 static bool
@@ -242,7 +248,7 @@ look_for_vanished(struct manifest_scan *s, const struct seen *seen, const char *
 	if (!manifest_is_name(file) || bsearch(&file, seen->files, seen->count, sizeof *seen->files, by_text)
 	    || manifest_open(&r, s->at, file, NULL) <= 0)
 		return;
-	if (r.side[s->side].known || r.side[s->side].entries > 0) {
+	if (manifest_is_there(&r.side[s->side])) {
 		manifest_names_add(&s->vanished, r.unit.bytes, r.unit.length);
 		manifest_drop_side(s->at, file, s->side, &s->sink.failure);
 	}

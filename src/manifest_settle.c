@@ -37,6 +37,7 @@ struct settling {
 	bool dirty[SIDES];	/* an entry of that side is not what its last scan said */
 	uint32_t number;
 	struct buffer path, target[SIDES];	/* of a row, or an entry, that was not there */
+	struct stale stale;
 };
 
 /* NULL: it has one name, or out of memory. */
@@ -92,6 +93,7 @@ share(struct inode *i, struct row_side *s)
 	if (!s->attributed && i->known.attributed) {
 		memcpy(s->attributes, i->known.attributes, ENTRY_ATTRIBUTES);
 		s->attributed = true;
+		s->racy |= i->known.racy;
 	}
 }
 
@@ -113,6 +115,9 @@ put_row(struct settling *s)
 		}
 		return;
 	}
+	/* who else wrote to it before its other name was touched does not show in this ctime */
+	if (i && s->counted && i->involved && !s->placed)
+		t->hashed = t->attributed = false;
 	if (i && s->counted && i->involved && (i->names != t->entry.links || !moment_is(i->changed, t->entry.changed))) {
 		t->entry.changed = i->changed;
 		t->entry.links = i->names;
@@ -206,23 +211,47 @@ apply_proof(struct settling *s, const struct patch *p)
 	}
 }
 
+/* All others are made beside and then put in their place. */
+static bool
+is_half_done(const struct patch *p)
+{
+	return p->answer.status == RESULT_TARGET && (p->type == WORK_CHECK || p->type == WORK_DIRECTORY);
+}
+
 static void
 apply(struct settling *s, const struct patch *p)
 {
-	struct row_side *side = &s->row.side[p->type == PROVE_ENTRY ? p->side : SIDE_SOURCE];
+	struct row_side *target = &s->row.side[SIDE_TARGET], *side = &s->row.side[p->type == PROVE_ENTRY ? p->side : SIDE_SOURCE];
 	s->job->patched++;
 	if (p->answer.status == RESULT_DONE && p->type == PROVE_ENTRY) {
 		apply_proof(s, p);
 	} else if (p->answer.status == RESULT_DONE) {
 		apply_done(s, p);
 	} else if (p->answer.status == RESULT_VANISHED) {
+		/* what stands on the target is removed because of what a scan says, and of nothing else */
 		s->dirty[p->type == PROVE_ENTRY ? p->side : SIDE_SOURCE] |= side->known;
-		side->known = false;
-	} else if (p->answer.status == RESULT_UNKEPT || p->answer.status == RESULT_CONFLICT) {
+		if (side != target && target->known)
+			side->hashed = side->attributed = false;
+		else
+			side->known = false;
+	} else if (p->answer.status == RESULT_UNKEPT || p->answer.status == RESULT_CONFLICT || is_half_done(p)) {
 		/* what stands there now nobody has seen */
-		s->row.side[SIDE_TARGET].hashed = s->row.side[SIDE_TARGET].attributed = false;
+		target->hashed = target->attributed = false;
 		s->dirty[SIDE_TARGET] = true;
 	}
+}
+
+/* Nobody knows its times: they differ until it is brought. */
+static void
+make_stale(struct settling *s)
+{
+	struct row_side *t = &s->row.side[SIDE_TARGET];
+	if (!t->known || t->entry.type != 'd' || !stale_has(&s->stale, s->row.path))
+		return;
+	t->hashed = t->attributed = false;
+	t->entry.modified = t->entry.changed = (struct moment){ 0, 0 };
+	t->raw.length = 0;
+	s->dirty[SIDE_TARGET] = true;
 }
 
 /* All patches of the path of the row, then the row. */
@@ -234,6 +263,7 @@ patch_row(struct settling *s)
 		apply(s, s->patch);
 		s->patch = patches_next(s->patches, &s->failed);
 	}
+	make_stale(s);
 	put_row(s);
 }
 
@@ -315,6 +345,8 @@ settle(struct settling *s, const char *file)
 	patches_free(p);
 	if (!ok || !any)
 		return ok;
+	if (!stale_of(&s->stale, w, s->job->unit))
+		return false;
 	s->counting = linked;
 	if (linked && (!touched_of(w, s->job->unit, note_touched, s) || !pass(s, file, &linked)))
 		return false;
@@ -362,6 +394,7 @@ manifest_settle_run(struct manifest_job *job)
 		buffer_free(&s.target[i]);
 	}
 	buffer_free(&s.path);
+	stale_free(&s.stale);
 	if (lock >= 0)
 		close(lock);
 	free(file);

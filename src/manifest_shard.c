@@ -98,6 +98,7 @@ say_operation(struct making *m, unsigned char type, const struct reader *rest)
 	struct manifest_shard *s = m->shard;
 	size_t length = (size_t)(rest->end - rest->at);
 	struct buffer nothing = { 0 };
+	bool made = type == WORK_DIRECTORY && rest->at[--length];
 	if (m->barrier)
 		put_frame(&s->bytes, WORK_BARRIER, &nothing);
 	m->barrier = false;
@@ -110,7 +111,7 @@ say_operation(struct making *m, unsigned char type, const struct reader *rest)
 	put_number(&m->payload, s->count);
 	put_bytes(&m->payload, rest->at, length);
 	put_frame(&s->bytes, type, &m->payload);
-	s->ops[s->count++] = (struct shard_op){ (uint32_t)(s->bytes.length - length), m->unit, (uint32_t)length, type };
+	s->ops[s->count++] = (struct shard_op){ (uint32_t)(s->bytes.length - length), m->unit, (uint32_t)length, type, made };
 }
 
 /* At most `most` operations of a phase, from where the last shard of this batch ended. */

@@ -30,6 +30,7 @@ struct manifest_shard {
 		uint32_t unit;		/* of the work's list */
 		uint32_t length;	/* of that payload */
 		unsigned char type;
+		bool made;		/* a directory that is not there yet */
 	} *ops;
 	size_t count;
 	uint64_t files, size;
@@ -143,6 +144,7 @@ struct manifest_results {
 	/* the thread's */
 	struct buffer kept;		/* answers, as they came */
 	struct buffer touched;		/* frames */
+	uint64_t touches;
 	struct answer {
 		size_t at, length;
 		bool there, linked;
@@ -174,6 +176,7 @@ struct patch {
 	struct text path;
 	unsigned char type;	/* of the operation */
 	enum manifest_side side;	/* of a proof */
+	bool made;			/* a directory that was not there */
 	struct manifest_answer answer;
 };
 
@@ -186,6 +189,20 @@ struct patches *patches_of(struct manifest_work *w, uint32_t unit, bool *linked)
 /* Lies there until the next call; NULL: the end, or *failed. */
 const struct patch *patches_next(struct patches *p, bool *failed);
 void patches_free(struct patches *p);
+
+/*
+ * manifest_stale.c: directories in which something came or went, and which were not brought after that: their times are
+ * not what they were.  Hashes of their paths, sorted.
+ */
+
+struct stale {
+	uint64_t *list;
+	size_t count;
+};
+/* False: out of memory, or what was put by cannot be read. */
+bool stale_of(struct stale *s, struct manifest_work *w, uint32_t unit);
+bool stale_has(const struct stale *s, struct text path);
+void stale_free(struct stale *s);
 
 /* manifest_settle.c */
 

@@ -347,7 +347,7 @@ manifest_push_units(lua_State *L, const struct manifest_units *u)
 		if (k->corrupt)
 			set_flag(L, "corrupt", true);
 		for (int side = 0; side < SIDES; side++) {
-			if (!k->side[side].known && k->side[side].entries == 0)
+			if (!manifest_is_there(&k->side[side]))
 				continue;
 			lua_createtable(L, 0, 4);	/* list known side */
 			set_integer(L, "entries", k->side[side].entries);

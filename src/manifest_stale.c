@@ -1,0 +1,111 @@
+/* manifest_stale.c - directories that were touched and not brought; see manifest_work.h. */
+#define XXH_INLINE_ALL
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "manifest_work.h"
+
+struct hashes {
+	uint64_t *list;
+	size_t count, room;
+	bool failed;
+};
+
+static void
+add(struct hashes *h, const unsigned char *path, size_t length)
+{
+	uint64_t hash = XXH3_64bits(path, length);
+	if (h->count && h->list[h->count - 1] == hash)
+		return;
+	if (h->count == h->room) {
+		size_t room = h->room ? 2 * h->room : 256;
+		uint64_t *more = realloc(h->list, room * sizeof *more);
+		if (!more) {
+			h->failed = true;
+			return;
+		}
+		h->list = more;
+		h->room = room;
+	}
+	h->list[h->count++] = hash;
+}
+
+static int
+by_value(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	return (x > y) - (x < y);
+}
+
+static void
+sort(struct hashes *h)
+{
+	if (h->count)
+		qsort(h->list, h->count, sizeof *h->list, by_value);
+}
+
+static bool
+has(const uint64_t *list, size_t count, uint64_t hash)
+{
+	return count && bsearch(&hash, list, count, sizeof *list, by_value);
+}
+
+static void
+add_above(struct hashes *h, struct text path)
+{
+	const unsigned char *slash = path.length ? memrchr(path.bytes, '/', path.length) : NULL;
+	if (path.length)
+		add(h, path.bytes, slash ? (size_t)(slash - path.bytes) : 0);
+}
+
+/* What failed may have been begun in its directory, and taken away again. */
+static bool
+look(struct patches *p, struct hashes *touched, struct hashes *brought)
+{
+	const struct patch *one;
+	bool failed = false;
+	while ((one = patches_next(p, &failed))) {
+		if (one->type == PROVE_ENTRY)
+			continue;
+		if (one->type != WORK_DIRECTORY || one->made)
+			add_above(touched, one->path);
+		if (one->type == WORK_DIRECTORY && one->answer.status == RESULT_DONE)
+			add(brought, one->path.bytes, one->path.length);
+	}
+	return !failed && !touched->failed && !brought->failed;
+}
+
+bool
+stale_of(struct stale *s, struct manifest_work *w, uint32_t unit)
+{
+	struct hashes touched = { 0 }, brought = { 0 };
+	bool linked;
+	struct patches *p = patches_of(w, unit, &linked);
+	bool ok = p && look(p, &touched, &brought);
+	patches_free(p);
+	size_t left = 0;
+	sort(&touched);
+	sort(&brought);
+	for (size_t i = 0; i < touched.count; i++)
+		if (!has(brought.list, brought.count, touched.list[i]))
+			touched.list[left++] = touched.list[i];
+	free(brought.list);
+	*s = (struct stale){ touched.list, left };
+	errno = ENOMEM;
+	return ok;
+}
+
+bool
+stale_has(const struct stale *s, struct text path)
+{
+	return s->count && has(s->list, s->count, XXH3_64bits(path.bytes, path.length));
+}
+
+void
+stale_free(struct stale *s)
+{
+	free(s->list);
+	*s = (struct stale){ NULL, 0 };
+}
