@@ -86,6 +86,9 @@ function streams.work(bytes)
     if op.op == "B" then
       unit = p:text()
       goto continue
+    elseif op.op == "K" then
+      op.unit, op.index, op.path = unit, p:number(), p:text()
+      op.words = ("K %s/%s"):format(unit, op.path)
     elseif not op.op:find "[RQ]" then
       op.unit, op.index, op.path = unit, p:number(), p:text()
       local rest = op.op == "X" and " " .. p:text(1) or ""
