@@ -240,7 +240,8 @@ take_touched(struct manifest_results *s, const struct frame *f)
 	struct buffer payload = { .bytes = (unsigned char *)f->payload.at, .length = (size_t)(f->payload.end - f->payload.at) };
 	if (s->work->proof || s->touches++ > TOUCHES * (s->shard->count + 1) || !touched_get(&r, &e))
 		nonsense(s, "a touched inode");
-	put_frame(&s->touched, RESULT_TOUCHED, &payload);
+	else
+		put_frame(&s->touched, RESULT_TOUCHED, &payload);
 }
 
 /* Putting it by. */

@@ -35,7 +35,6 @@ struct settling {
 	struct row row;
 	bool have_row, counting, counted, placed, failed;
 	bool dirty[SIDES];	/* an entry of that side is not what its last scan said */
-	uint32_t number;
 	struct buffer path, target[SIDES];	/* of a row, or an entry, that was not there */
 	struct stale stale;
 };
@@ -45,7 +44,7 @@ static struct inode *
 inode_of(struct settling *s, enum manifest_side side, const struct entry *e)
 {
 	struct inodes *all = &s->inodes[side];
-	struct link *link = links_enter(&all->links, e, s->number);
+	struct link *link = links_enter(&all->links, e, 1);	/* who leads does not matter here */
 	if (!link) {
 		s->failed |= all->links.failed;
 		return NULL;
@@ -103,7 +102,6 @@ put_row(struct settling *s)
 	struct row *row = &s->row;
 	if (!row->side[SIDE_SOURCE].known && !row->side[SIDE_TARGET].known)
 		return;
-	s->number++;
 	struct row_side *t = &row->side[SIDE_TARGET];
 	struct inode *i = t->known ? inode_of(s, SIDE_TARGET, &t->entry) : NULL;
 	if (s->counting) {
@@ -294,7 +292,6 @@ static bool
 pass(struct settling *s, const char *file, bool *linked)
 {
 	struct manifest_work *w = s->job->work;
-	s->number = 0;
 	s->job->patched = s->job->changed = 0;
 	int there = manifest_open(&s->old, w->directory, file, NULL);
 	if (there < 0)
