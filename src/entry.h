@@ -77,7 +77,8 @@ enum {
  * What became of it, on the receiver's stdout:
  *   'r' index, status, then for DONE: flags; the entry as it was at the source (entry_put) unless flag LINKED or REMOVED;
  *       attributes; hash when flag HASHED; inode, device, ctime (seconds, ns), blocks on the target; bytes sent
- *       else: errno, a few words
+ *       else: errno, a few words; then, where this work has put something there all the same (UNKEPT, or a directory that
+ *       was made for what is in it), the entry as it is on the target
  *   'p' bytes so far, of files not answered yet, too; nanoseconds that a stat takes at the source now (0: not known)
  *   't' inode, device, ctime (seconds, ns) on the target: what was done to one name of an inode gave it this ctime, and so
  *       to its other names, whether they were answered before or are not in the work at all.  It is said when what came

@@ -44,6 +44,9 @@ answer_get(struct reader *r, struct manifest_answer *a)
 		uint64_t error = get_number(r);
 		a->error = error > 4095 ? EIO : (int)error;
 		a->words = get_text(r);
+		a->stands = !r->failed && r->at < r->end;
+		if (a->stands)
+			get_entry(r, &a->entry);
 		return !r->failed;
 	}
 	a->flags = (unsigned)get_number(r);

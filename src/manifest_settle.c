@@ -216,6 +216,15 @@ is_half_done(const struct patch *p)
 	return p->answer.status == RESULT_TARGET && (p->type == WORK_CHECK || p->type == WORK_DIRECTORY);
 }
 
+/* It was not done, but it would not be there without us. */
+static void
+take_standing(struct settling *s, const struct patch *p)
+{
+	s->row.ours |= p->answer.status == RESULT_UNKEPT || !s->row.side[SIDE_TARGET].known;
+	take_entry(s, SIDE_TARGET, &p->answer);
+	s->placed = true;
+}
+
 static void
 apply(struct settling *s, const struct patch *p)
 {
@@ -237,6 +246,8 @@ apply(struct settling *s, const struct patch *p)
 		target->hashed = target->attributed = false;
 		s->dirty[SIDE_TARGET] = true;
 	}
+	if (p->answer.stands)
+		take_standing(s, p);
 }
 
 /* Nobody knows its times: they differ until it is brought. */

@@ -163,6 +163,7 @@ struct manifest_answer {
 	struct moment changed;
 	int error;
 	struct text words;
+	bool stands;		/* not done, and yet there is something of ours: `entry` is how it is on the target */
 };
 bool answer_get(struct reader *r, struct manifest_answer *a);
 /* The same of a proof: status is RESULT_DONE or, with error, RESULT_SOURCE. */

@@ -62,16 +62,16 @@ end
 --- Do all work, a shard at a time, and settle it.
 ---@param source string
 ---@param target string
----@param o table  of manifest.work, and `receive`: more options of the receiver
+---@param o table  of manifest.work, and `receive`: more options of the receiver, or `line`: another command line
 ---@return table[] outcomes  each with its shard
 function far.work(source, target, o)
   return gate.call("change", function()
-    local receive = o.receive or ""
-    o.receive = nil
+    local receive, line = o.receive or "", o.line
+    o.receive, o.line = nil, nil
     local work <close> = manifest.work(o)
     local outcomes = {}
     for shard in work.next, work do
-      local output, errors = far.run(shard.bytes, ("FAR send %s | FAR receive %s%s %s"):format(
+      local output, errors = far.run(shard.bytes, line or ("FAR send %s | FAR receive %s%s %s"):format(
         world.quote(source), world.quote(target), o.owner and " --owner=" .. o.owner or "", receive))
       assert.equal("", errors)
       local outcome = assert(far.feed(shard:results(), output))
@@ -179,7 +179,7 @@ function Pair:copy(o)
   end
   local outcomes = far.work(self.source, self.target, {
     directory = self.directory, units = self.units, owner = o.owner, deletions = o.deletions, overwrite = o.overwrite ~= false, entries = o.entries,
-    bytes = o.bytes, receive = o.receive,
+    bytes = o.bytes, receive = o.receive, line = o.line,
   })
   for _, outcome in ipairs(outcomes) do
     for _, name in ipairs(numbers) do

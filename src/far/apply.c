@@ -39,8 +39,11 @@ static void
 say_outcome(const struct task *t, unsigned flags, const struct wanted *w, const struct stat *st, int unkept, const char *words)
 {
 	const char *lost = unkept ? words : place_unkept(w, st);
+	struct entry there;
+	entry_of_stat(&there, st);
+	there.target = w->entry.target;
 	if (lost)
-		say_failed(t->index, RESULT_UNKEPT, unkept, lost);
+		say_failed_there(t->index, RESULT_UNKEPT, unkept, lost, &there);
 	else
 		say_done(t, flags, w, st, t->type == WORK_CHECK || w->entry.type != 'f' ? 0 : w->entry.size);
 }
@@ -389,6 +392,14 @@ apply_removal(struct cursor *c, struct task *t)
 		say_error(t->index, error, NULL);
 }
 
+static void
+say_there(uint64_t index, enum result_status status, int error, const char *words, const struct stat *st)
+{
+	struct entry e;
+	entry_of_stat(&e, st);
+	say_failed_there(index, status, error, words, &e);
+}
+
 void
 apply_make_directory(struct cursor *c, struct task *t)
 {
@@ -418,9 +429,29 @@ apply_directory(struct cursor *c, struct task *t)
 	int error = place_is_refusal(unkept) ? unkept : fstat(fd, &st) != 0 ? errno : 0;
 	if (!error)
 		cursor_settled(&st);
-	if (error)
+	if (!error)
+		say_outcome(t, 0, &w, &st, unkept, words);
+	else if (fstat(fd, &st) != 0)
 		say_error(t->index, error, NULL);
 	else
-		say_outcome(t, 0, &w, &st, unkept, words);
+		say_there(t->index, RESULT_TARGET, error, strerror(error), &st);
 	close(fd);
+}
+
+void
+apply_unsent(struct cursor *c, struct task *t)
+{
+	struct unsent u;
+	struct stat st;
+	if (!unsent_get(&t->payload, &u)) {
+		say_failed(t->index, RESULT_SOURCE, EPROTO, "malformed");
+		return;
+	}
+	c->make = false;
+	int at = cursor_enter(c, t->path, strlen(t->path));
+	c->make = true;
+	if (at >= 0 && fstat(at, &st) == 0)
+		say_there(t->index, u.status, u.error, u.words, &st);
+	else
+		say_failed(t->index, u.status, u.error, u.words);
 }

@@ -166,15 +166,37 @@ say_done(const struct task *t, unsigned flags, const struct wanted *w, const str
 }
 
 void
-say_failed(uint64_t index, enum result_status status, int error, const char *words)
+say_failed_there(uint64_t index, enum result_status status, int error, const char *words, const struct entry *there)
 {
 	struct buffer p = { 0 };
 	put_number(&p, index);
 	put_number(&p, status);
 	put_number(&p, (uint64_t)error);
 	put_text(&p, words, strlen(words));
+	if (there)
+		entry_put(&p, there);
 	out_frame(RESULT, &p);
 	buffer_free(&p);
+}
+
+void
+say_failed(uint64_t index, enum result_status status, int error, const char *words)
+{
+	say_failed_there(index, status, error, words, NULL);
+}
+
+/* It speaks of the source, and of nothing else. */
+bool
+unsent_get(struct reader *r, struct unsent *u)
+{
+	uint64_t status = get_number(r), error = get_number(r);
+	struct text words = get_text(r);
+	size_t length = words.length < sizeof u->words ? words.length : sizeof u->words - 1;
+	memset(u, 0, sizeof *u);
+	memcpy(u->words, words.bytes, length);
+	u->status = (enum result_status)status;
+	u->error = (int)error;
+	return !r->failed && (status == RESULT_VANISHED || status == RESULT_CHANGING || status == RESULT_SOURCE);
 }
 
 void

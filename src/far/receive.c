@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -111,8 +110,12 @@ run_make(struct cursor *c, void *arg)
 static void
 run_directory(struct cursor *c, void *arg)
 {
-	apply_directory(c, arg);
-	free_task(arg);
+	struct task *t = arg;
+	if (t->type == DATA_UNSENT)
+		apply_unsent(c, t);
+	else
+		apply_directory(c, t);
+	free_task(t);
 }
 
 static void
@@ -278,7 +281,8 @@ finish_directories(void)
 {
 	struct list *l = &receive.directories;
 	for (size_t i = 0; i < l->count; i++)
-		pool_add(receive.pool, run_make, l->tasks[i], l->tasks[i]->length);
+		if (l->tasks[i]->type == WORK_DIRECTORY)
+			pool_add(receive.pool, run_make, l->tasks[i], l->tasks[i]->length);
 	pool_wait(receive.pool);
 	sort(l);
 	size_t depth = SIZE_MAX;
@@ -332,20 +336,16 @@ take_removal(struct task *t)
 	}
 }
 
-/* The sender speaks of the source, and of nothing else. */
 static void
 pass_on_failure(struct task *t)
 {
-	struct reader *r = &t->payload;
-	uint64_t index = get_number(r), status = get_number(r), error = get_number(r);
-	struct text text = get_text(r);
-	char words[128];
-	if (r->failed || (status != RESULT_VANISHED && status != RESULT_CHANGING && status != RESULT_SOURCE)) {
+	struct unsent u;
+	uint64_t index = get_number(&t->payload);
+	if (!unsent_get(&t->payload, &u)) {
 		malformed(t);
 		return;
 	}
-	snprintf(words, sizeof words, "%.*s", text.length < sizeof words ? (int)text.length : (int)sizeof words - 1, (const char *)text.bytes);
-	say_failed(index, (enum result_status)status, (int)error, words);
+	say_failed(index, u.status, u.error, u.words);
 	free_task(t);
 }
 
@@ -360,7 +360,7 @@ take(const struct frame *f)
 		break;
 	case DATA_BEGIN: case DATA_CHUNK: case DATA_AGAIN: case DATA_DONE: case DATA_DROP: take_large(t); break;
 	case WORK_REMOVE: take_removal(t); break;
-	case WORK_DIRECTORY:
+	case WORK_DIRECTORY: case DATA_UNSENT:
 		if (take_head(t, false))
 			keep(&receive.directories, t);
 		break;

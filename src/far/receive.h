@@ -47,6 +47,13 @@ struct wanted {
 	unsigned char hash[ENTRY_HASH];
 };
 
+/* Why something cannot be sent. */
+struct unsent {
+	enum result_status status;
+	int error;
+	char words[128];
+};
+
 extern struct far_options receive_options;
 extern uint64_t receive_number;	/* for names that no other one makes */
 extern bool receive_is_remote;	/* the file system waits for another machine */
@@ -59,6 +66,8 @@ void apply_link(struct cursor *c, struct task *t);
 void apply_removal(struct cursor *c, struct task *t);
 void apply_make_directory(struct cursor *c, struct task *t);
 void apply_directory(struct cursor *c, struct task *t);
+/* One that cannot be sent. */
+void apply_unsent(struct cursor *c, struct task *t);
 void apply_part(struct cursor *c, struct task *t);
 /* The last of a large file's tasks is done. */
 void apply_large(struct cursor *c, struct large *l);
@@ -96,6 +105,10 @@ void links_say(void);	/* frames of what has changed since the last time */
 
 void say_done(const struct task *t, unsigned flags, const struct wanted *w, const struct stat *st, uint64_t bytes);
 void say_failed(uint64_t index, enum result_status status, int error, const char *words);
+/* The same of what is there all the same. */
+void say_failed_there(uint64_t index, enum result_status status, int error, const char *words, const struct entry *there);
+/* What the sender says of a name that it cannot send.  False: malformed. */
+bool unsent_get(struct reader *r, struct unsent *u);
 /* Of an errno: is it a conflict, or the target? */
 void say_error(uint64_t index, int error, const char *words);
 

@@ -50,14 +50,17 @@ put_tail(struct buffer *b, const struct entry *e, const struct buffer *attribute
 }
 
 static void
-say_failed(uint64_t index, enum result_status status, int error, const char *words)
+say_failed(const struct op *op, enum result_status status, int error, const char *words)
 {
+	bool directory = op->type == WORK_DIRECTORY;
 	struct buffer p = { 0 };
-	put_number(&p, index);
+	put_number(&p, op->index);
+	if (directory)
+		put_text(&p, op->path, strlen(op->path));
 	put_number(&p, status);
 	put_number(&p, (uint64_t)error);
 	put_text(&p, words, strlen(words));
-	out_frame(DATA_FAILED, &p);
+	out_frame(directory ? DATA_UNSENT : DATA_FAILED, &p);
 	buffer_free(&p);
 }
 
@@ -65,11 +68,11 @@ static void
 say_error(const struct op *op, int error)
 {
 	if (error == ENOENT || error == ENOTDIR)
-		say_failed(op->index, RESULT_VANISHED, error, "gone");
+		say_failed(op, RESULT_VANISHED, error, "gone");
 	else if (error == EAGAIN || error == ESTALE)
-		say_failed(op->index, RESULT_CHANGING, error, "written to while it was read");
+		say_failed(op, RESULT_CHANGING, error, "written to while it was read");
 	else
-		say_failed(op->index, RESULT_SOURCE, error, strerror(error));
+		say_failed(op, RESULT_SOURCE, error, strerror(error));
 }
 
 static void

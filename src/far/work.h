@@ -13,6 +13,7 @@
  *   'D' index, path, entry, attributes, flags
  *   'X' index, path, type, expect
  *   'V' index, status (enum result_status), errno, words    it cannot be sent
+ *   'G' index, path, status, errno, words    a directory that cannot be sent; it may have been made for what is in it
  *   'S' nanoseconds that a stat takes
  *   'R', 'Q' as they came
  *
@@ -25,7 +26,7 @@
 
 enum {
 	DATA_WHOLE = 'f', DATA_BEGIN = 'b', DATA_CHUNK = 'c', DATA_AGAIN = 'a', DATA_DONE = 'e', DATA_DROP = 'z', DATA_FAILED = 'V',
-	DATA_STAT = 'S',
+	DATA_UNSENT = 'G', DATA_STAT = 'S',
 };
 
 struct expect {

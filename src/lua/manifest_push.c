@@ -1,6 +1,7 @@
 /* lua/manifest_push.c - what the manifest's engine found, as tables; options, as they are read. */
 #include "manifest.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,6 +148,8 @@ set_kind(lua_State *L, const struct manifest_kind *k)
 static const char *
 code_of(int error)
 {
+	if (error == EDQUOT || error == ESTALE) /* libuv knows neither */
+		return error == EDQUOT ? "EDQUOT" : "ESTALE";
 	return error ? uv_err_name(uv_translate_sys_error(error)) : "";
 }
 
