@@ -211,6 +211,16 @@ describe("a directory in which something came or went", function()
     end
   end)
 
+  it("was made on the way and is ours, though it vanished before it could be brought", function()
+    source(table.unpack(usual))
+    book:bring(nil, but { ["D d"] = { status = "vanished" } })
+    source(usual[1], usual[4], usual[5])
+    book.source.home = { [""] = { "", type = "d" }, a = usual[1], d = usual[2], ["d/x"] = usual[3], l = usual[4], z = usual[5] }
+    target { d = { mode = 448, inode = 77 } }
+    assert.equal(2, book:compare().extra_ours)
+    assert.truthy(words({ deletions = true }):find("X home/d/x f @%d+:%d+\nX home/d d @77:"))
+  end)
+
   it("is what it was when only what it is itself was brought", function()
     brought()
     source(usual[1], { "d", type = "d", inode = 4, mode = 448 }, usual[3], usual[4], usual[5])
@@ -289,7 +299,7 @@ describe("what is not done", function()
       assert.equal(6, outcome.done + outcome.unanswered)
       if at % 10 == 0 then
         assert.equal(outcome.done, gate.call("change", work.settle, work, "home").patched)
-        assert.equal(outcome.done, book:compare().entries - book:compare().missing)
+        assert.equal(outcome.done, book:compare().proven)
         gate.call("change", manifest.forget, book.directory, "target")
       end
       work:close()

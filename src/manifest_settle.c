@@ -250,11 +250,18 @@ apply(struct settling *s, const struct patch *p)
 		take_standing(s, p);
 }
 
-/* Nobody knows its times: they differ until it is brought. */
+/* Nobody knows its times: they differ until it is brought.  One that was made on the way and then not brought is ours, too. */
 static void
 make_stale(struct settling *s)
 {
 	struct row_side *t = &s->row.side[SIDE_TARGET];
+	if (!t->known && stale_is_there(&s->stale, s->row.path)) {
+		memset(t, 0, sizeof *t);
+		t->known = s->row.ours = s->dirty[SIDE_TARGET] = true;
+		t->entry.type = 'd';
+		t->entry.target = (struct text){ (const unsigned char *)"", 0 };
+		return;
+	}
 	if (!t->known || t->entry.type != 'd' || !stale_has(&s->stale, s->row.path))
 		return;
 	t->hashed = t->attributed = false;

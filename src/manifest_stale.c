@@ -60,12 +60,29 @@ add_above(struct hashes *h, struct text path)
 		add(h, path.bytes, slash ? (size_t)(slash - path.bytes) : 0);
 }
 
+/* All directories it is in are there.  One after the other has mostly the same. */
+static void
+add_all_above(struct hashes *h, struct text path, uint64_t *last)
+{
+	const unsigned char *slash = path.length ? memrchr(path.bytes, '/', path.length) : NULL;
+	uint64_t above = slash ? XXH3_64bits(path.bytes, (size_t)(slash - path.bytes)) : 0;
+	if (above == *last)
+		return;
+	*last = above;
+	for (; slash; slash = memrchr(path.bytes, '/', path.length)) {
+		path.length = (size_t)(slash - path.bytes);
+		add(h, path.bytes, path.length);
+	}
+	add(h, path.bytes, 0);
+}
+
 /* What failed may have been begun in its directory, and taken away again. */
 static bool
-look(struct patches *p, struct hashes *touched, struct hashes *brought)
+look(struct patches *p, struct hashes *touched, struct hashes *brought, struct hashes *there)
 {
 	const struct patch *one;
 	bool failed = false;
+	uint64_t last = 1;
 	while ((one = patches_next(p, &failed))) {
 		if (one->type == PROVE_ENTRY)
 			continue;
@@ -73,26 +90,29 @@ look(struct patches *p, struct hashes *touched, struct hashes *brought)
 			add_above(touched, one->path);
 		if (one->type == WORK_DIRECTORY && one->answer.status == RESULT_DONE)
 			add(brought, one->path.bytes, one->path.length);
+		if (one->type != WORK_REMOVE && one->answer.status == RESULT_DONE)
+			add_all_above(there, one->path, &last);
 	}
-	return !failed && !touched->failed && !brought->failed;
+	return !failed && !touched->failed && !brought->failed && !there->failed;
 }
 
 bool
 stale_of(struct stale *s, struct manifest_work *w, uint32_t unit)
 {
-	struct hashes touched = { 0 }, brought = { 0 };
+	struct hashes touched = { 0 }, brought = { 0 }, there = { 0 };
 	bool linked;
 	struct patches *p = patches_of(w, unit, &linked);
-	bool ok = p && look(p, &touched, &brought);
+	bool ok = p && look(p, &touched, &brought, &there);
 	patches_free(p);
 	size_t left = 0;
 	sort(&touched);
 	sort(&brought);
+	sort(&there);
 	for (size_t i = 0; i < touched.count; i++)
 		if (!has(brought.list, brought.count, touched.list[i]))
 			touched.list[left++] = touched.list[i];
 	free(brought.list);
-	*s = (struct stale){ touched.list, left };
+	*s = (struct stale){ touched.list, there.list, left, there.count };
 	errno = ENOMEM;
 	return ok;
 }
@@ -103,9 +123,16 @@ stale_has(const struct stale *s, struct text path)
 	return s->count && has(s->list, s->count, XXH3_64bits(path.bytes, path.length));
 }
 
+bool
+stale_is_there(const struct stale *s, struct text path)
+{
+	return has(s->there, s->there_count, XXH3_64bits(path.bytes, path.length));
+}
+
 void
 stale_free(struct stale *s)
 {
 	free(s->list);
-	*s = (struct stale){ NULL, 0 };
+	free(s->there);
+	*s = (struct stale){ NULL, NULL, 0, 0 };
 }

@@ -197,12 +197,14 @@ void patches_free(struct patches *p);
  */
 
 struct stale {
-	uint64_t *list;
-	size_t count;
+	uint64_t *list, *there;
+	size_t count, there_count;
 };
 /* False: out of memory, or what was put by cannot be read. */
 bool stale_of(struct stale *s, struct manifest_work *w, uint32_t unit);
 bool stale_has(const struct stale *s, struct text path);
+/* Something was put in it, or below it: so it was made on the way if it was not there. */
+bool stale_is_there(const struct stale *s, struct text path);
 void stale_free(struct stale *s);
 
 /* manifest_settle.c */

@@ -9,7 +9,7 @@ local streams = {}
 
 local number, text, frame = frames.number, frames.text, frames.frame
 
-local function moment(t)
+function streams.moment(t)
   return frames.signed(t // NS) .. number(t % NS)
 end
 
@@ -21,13 +21,13 @@ function streams.entry(e)
   local last = (type == "b" or type == "c") and number(e.node or 0) or type == "l" and text(e.target or "target") or ""
   return table.concat {
     type, number(e.mode or (type == "d" and 493 or 420)), number(e.uid or 1000), number(e.gid or 1000), number(e.size or 0),
-    moment(e.modified or 1000 * NS), moment(e.changed or 2000 * NS), number(e.inode or 1), number(e.device or 7),
+    streams.moment(e.modified or 1000 * NS), streams.moment(e.changed or 2000 * NS), number(e.inode or 1), number(e.device or 7),
     number(e.links or (type == "d" and 2 or 1)), number(e.blocks or 8), last,
   }
 end
 
 function streams.hello(o)
-  return frame("H", number(o.version or 1), text "boot", moment(o.clock or 5000 * NS), number(7), number(2), text "ext4", number(4096))
+  return frame("H", number(o.version or 1), text "boot", streams.moment(o.clock or 5000 * NS), number(7), number(2), text "ext4", number(4096))
 end
 
 --- A unit of a scan.
@@ -48,7 +48,7 @@ function streams.unit(u)
   if not u.unended then
     newest = #u == 0 and 0 or newest
     out[#out + 1] = frame("V", text(u.digest or ("digest of " .. u.name):sub(1, 32)), number(u.same and 1 or 0), number(#u), number(#u), number(0), number(0),
-      number(0), number(0), number(0), number(0), moment(newest), number(0))
+      number(0), number(0), number(0), number(0), streams.moment(newest), number(0))
   end
   return table.concat(out)
 end
@@ -126,7 +126,7 @@ function streams.answer(op, a)
     out[#out + 1] = streams.entry(a.entry) .. (a.attributes or NONE) .. (op.op:find "[FM]" and a.hash or "")
   end
   if op.op ~= "X" then
-    out[#out + 1] = number(a.inode or 1) .. number(a.device or 8) .. moment(a.changed or 3000 * NS) .. number(a.blocks or 8)
+    out[#out + 1] = number(a.inode or 1) .. number(a.device or 8) .. streams.moment(a.changed or 3000 * NS) .. number(a.blocks or 8)
   end
   return frame("r", number(op.index), number(0), number(flags), table.concat(out), number(a.sent or 0))
 end
@@ -142,7 +142,7 @@ function streams.proof(op, a)
 end
 
 function streams.touched(inode, changed, device)
-  return frame("t", number(inode), number(device or 8), moment(changed))
+  return frame("t", number(inode), number(device or 8), streams.moment(changed))
 end
 
 streams.finished = frame("Q", number(0), number(0))
