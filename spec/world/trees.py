@@ -351,6 +351,10 @@ def replace(path, chance):
     os.rename(path + b".new", path)
 
 
+def unused(path):
+    return unused(path + b"+") if os.path.lexists(path) else path
+
+
 def same_second(ns):
     return ns // 10**9 * 10**9 + (ns + 1) % 10**9
 
@@ -372,7 +376,7 @@ EDITS = {
     "to-directory": lambda p, c: become_directory(p),
     "to-link": lambda p, c: become_link(p),
     "create": lambda p, c: write(p + b".created", c.randbytes(c.randrange(5000))),
-    "link": lambda p, c: os.link(p, p + b".linked"),
+    "link": lambda p, c: os.link(p, unused(p + b".linked")),
 }
 DELETES = {"delete": lambda p, c: os.unlink(p)}
 RENAMES = {"rename": lambda p, c: os.rename(p, p + b".renamed")}
