@@ -14,6 +14,7 @@ local SEEN = {
   ["dir-mtime"] = "time differs", ["link-mtime"] = "time differs", ["link-target"] = "link target differs", hardlinks = "hardlinks differ",
   xattr = "attributes differ", acl = "attributes differ",
 }
+local INSIDE, ONE_SIDED = { content = true, xattr = true, acl = true }, { missing = true, extra = true }
 local UNSEEN = { allocated = true, holes = true } -- where no bytes are is not kept in a manifest
 
 local function comparisons(pair)
@@ -45,9 +46,15 @@ local function is_seen(pair, what)
   look(pair)
   local kinds, differences, text = pair:compare(), oracle.differences(pair.source, pair.target)
   assert.is_nil(kinds["not proven"], what)
-  for kind in pairs(differences) do
+  local not_proven = 0
+  for _, one in ipairs(comparisons(pair)) do
+    not_proven = not_proven + one.c.entries - one.c.missing - one.c.proven
+  end
+  for kind, count in pairs(differences) do
     assert(SEEN[kind] or UNSEEN[kind], "a kind of difference nobody thought of: " .. kind)
-    assert(UNSEEN[kind] or kinds[SEEN[kind]], ("%s: nobody saw %s\n%s"):format(what, kind, text))
+    -- the bytes of what differs in other ways are nobody's concern; but none of it may pass for proven
+    assert(UNSEEN[kind] or kinds[SEEN[kind]] or INSIDE[kind], ("%s: nobody saw %s\n%s"):format(what, kind, text))
+    assert(UNSEEN[kind] or ONE_SIDED[kind] or not_proven >= count, ("%s: proven, in spite of %d %s\n%s"):format(what, count, kind, text))
   end
   for kind in pairs(kinds) do
     local told = kind == "hardlinks differ" -- of a group whose first name is on one side only, too
@@ -67,7 +74,7 @@ end
 
 describe("manifests of real trees", function()
   it("prove exactly what is identical, whatever is changed, and in shards of any size", function()
-    for seed = 1, 6 do
+    for seed = 1, 3 do
       local pair = far.pair()
       world.grow("many", pair.source, { files = 120, homes = 3 })
       bring(pair)
