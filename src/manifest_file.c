@@ -321,7 +321,11 @@ manifest_next(struct manifest_reader *r, struct row *row)
 	int there = frame_next(&r->in, &f);
 	if (there == 1 && f.type == FRAME_SUMMARY)
 		return false;
-	uint64_t shared = there == 1 && f.type == FRAME_ROW ? get_number(&f.payload) : UINT64_MAX;
+	if (there != 1 || f.type != FRAME_ROW) {
+		r->failed = true;
+		return false;
+	}
+	uint64_t shared = get_number(&f.payload);
 	struct text rest = get_text(&f.payload);
 	unsigned flags = (unsigned)get_number(&f.payload);
 	if (shared > r->path.length || f.payload.failed) {
