@@ -97,7 +97,8 @@ local manifest = {}
 ---@field directory string
 ---@field units string[]         in this order
 ---@field owner? string
----@field deletions? boolean     what is gone from the source is removed, where this pair put it
+---@field deletions? boolean     what is gone from the source, as a scan of it says, is removed where this pair put it; nothing in a
+---                              unit whose source was never looked at
 ---@field overwrite? boolean     what this pair did not put there may be replaced; it is never removed
 ---@field entries? integer       a shard is cut when it has so many; 20000
 ---@field bytes? integer         or when so many are to be sent; 1 GiB
@@ -126,7 +127,7 @@ local manifest = {}
 ---@field metadata integer       brought without contents
 ---@field linked integer
 ---@field removed integer
----@field vanished integer       gone from the source meanwhile
+---@field vanished integer       gone from the source meanwhile; what stands on the target goes only when a scan finds that, too
 ---@field unanswered integer     nobody knows: what is known of the target is not to be trusted for these units, nor where
 ---                              something was in conflict or unkept; a scan of the target finds out
 ---@field failures table<string, runbook.core.manifest.failure[]>  by unit
@@ -195,7 +196,8 @@ function work:close() end
 ---@return string? code
 function work:next() end
 
---- Merge what came of a unit's shards into its manifest, in one go. To be called when all of them have ended.
+--- Merge what came of a unit's shards into its manifest, in one go. To be called when all of them have ended. A directory in
+--- which something came or went and which was not brought after that differs in its time from then on.
 ---
 ---Permit: change
 ---@async
