@@ -343,6 +343,7 @@ apply_link(struct cursor *c, struct task *t)
 		return;
 	}
 	cursor_open(&beside, c->root, false);
+	beside.writes = true;
 	int from = cursor_parent(&beside, path, &leader);
 	m.at = from < 0 ? -1 : cursor_parent(c, t->path, &m.name);
 	int error = m.at < 0 ? errno : link_name(&m, from, leader, &st);

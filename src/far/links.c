@@ -104,13 +104,22 @@ judge(const struct stat *st, const struct expect *e, bool held)
 	return held && is_our_doing(st, e) ? 0 : EBUSY;
 }
 
+static int
+look(int at, const char *name, struct stat *st)
+{
+	if (fstatat(at, name, st, AT_SYMLINK_NOFOLLOW) == 0)
+		return 0;
+	return errno == EACCES && cursor_loosen(at) && fstatat(at, name, st, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : errno;
+}
+
 int
 links_hold(struct held *h, int at, const char *name, const struct expect *e)
 {
 	*h = (struct held){ .fd = -1 };
-	if (fstatat(at, name, &h->before, AT_SYMLINK_NOFOLLOW) != 0)
-		return errno == ENOENT && e->there ? EBUSY : errno == ENOENT ? 0 : errno;
-	int error = judge(&h->before, e, false);
+	int error = look(at, name, &h->before);
+	if (error)
+		return error == ENOENT && e->there ? EBUSY : error == ENOENT ? 0 : error;
+	error = judge(&h->before, e, false);
 	if (!e->there || (!error && (h->before.st_nlink == 1 || S_ISDIR(h->before.st_mode))))
 		return error;
 	return links_hold_always(h, at, name, e);
@@ -120,7 +129,10 @@ int
 links_hold_always(struct held *h, int at, const char *name, const struct expect *e)
 {
 	hold();
-	*h = (struct held){ .fd = openat(at, name, O_PATH | O_NOFOLLOW | O_CLOEXEC), .locked = true };
+	*h = (struct held){ .fd = -1, .locked = true };
+	errno = look(at, name, &h->before);
+	if (!errno)
+		h->fd = openat(at, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (h->fd < 0 || fstat(h->fd, &h->before) != 0)
 		return errno == ENOENT && e ? EBUSY : errno;
 	return e ? judge(&h->before, e, true) : 0;
