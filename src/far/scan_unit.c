@@ -88,7 +88,7 @@ say(struct saying *s, const unsigned char *fields, size_t length)
 		shared++;
 	p->length = 0;
 	put_number(p, shared);
-	put_text(p, s->path.bytes + shared, s->path.length - shared);
+	put_text(p, s->path.length > shared ? s->path.bytes + shared : "", s->path.length - shared);
 	put_bytes(p, fields, length);
 	if (p->failed)
 		far_die(EX_OSERR, "out of memory");
