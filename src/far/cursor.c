@@ -57,6 +57,8 @@ cursor_close(struct cursor *c)
 	forget(c);
 	free(c->path);
 	free(c->levels);
+	for (size_t i = 0; i < sizeof c->scratch / sizeof *c->scratch; i++)
+		buffer_free(&c->scratch[i]);
 }
 
 /* The directory so many levels below the root, opened again where it was closed. */

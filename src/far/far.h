@@ -77,6 +77,7 @@ struct cursor {
 	bool writes;		/* those that their owner may not enter or write are opened to him */
 	signed char root_inherits;
 	unsigned epoch;
+	struct buffer scratch[3];	/* the thread's, for one task at a time: their memory is used again */
 };
 
 void cursor_open(struct cursor *c, int root, bool make);

@@ -61,10 +61,18 @@ out_put(const struct buffer *frames)
 void
 out_frame(unsigned char type, const struct buffer *payload)
 {
-	struct buffer whole = { 0 };
-	put_frame(&whole, type, payload);
-	out_put(&whole);
-	buffer_free(&whole);
+	pthread_mutex_lock(&lock);
+	if (payload->failed || payload->length >= KEPT) {
+		put_byte(&waiting, type);
+		put_number(&waiting, payload->length);
+		flush_locked();
+		write_locked(payload);
+	} else {
+		put_frame(&waiting, type, payload);
+		if (waiting.length >= KEPT)
+			flush_locked();
+	}
+	pthread_mutex_unlock(&lock);
 }
 
 void

@@ -13,7 +13,7 @@ struct job {
 struct pool {
 	pthread_mutex_t lock;
 	pthread_cond_t work, room, idle;
-	struct job *first, **last;
+	struct job *first, **last, *spare;
 	size_t weight, most;
 	unsigned count, busy, waiting;
 	bool closing, full;
@@ -53,7 +53,8 @@ run(void *arg)
 		pthread_mutex_lock(&p->lock);
 		p->busy--;
 		p->weight -= j->weight;
-		free(j);
+		j->next = p->spare;
+		p->spare = j;
 		if (p->full && p->weight <= p->most / 2) {
 			p->full = false;
 			pthread_cond_signal(&p->room);
@@ -89,13 +90,17 @@ pool_open(unsigned threads, int root, bool make, size_t most)
 void
 pool_add(struct pool *p, void (*work)(struct cursor *c, void *arg), void *arg, size_t weight)
 {
-	struct job *j = far_memory(sizeof *j);
-	*j = (struct job){ work, arg, weight, NULL };
 	pthread_mutex_lock(&p->lock);
 	if (p->weight > p->most)
 		p->full = true;
 	while (p->full)
 		pthread_cond_wait(&p->room, &p->lock);
+	struct job *j = p->spare;
+	if (j)
+		p->spare = j->next;
+	else
+		j = far_memory(sizeof *j);
+	*j = (struct job){ work, arg, weight, NULL };
 	p->weight += weight;
 	*p->last = j;
 	p->last = &j->next;
@@ -122,6 +127,11 @@ pool_close(struct pool *p)
 	pthread_mutex_unlock(&p->lock);
 	for (unsigned i = 0; i < p->count; i++)
 		pthread_join(p->threads[i], NULL);
+	while (p->spare) {
+		struct job *j = p->spare;
+		p->spare = j->next;
+		free(j);
+	}
 	free(p->threads);
 	free(p);
 }

@@ -50,35 +50,40 @@ keep(struct list *l, struct task *t)
 static struct task *
 task_of(const struct frame *f)
 {
-	struct task *t = far_memory(sizeof *t);
-	t->type = f->type;
-	t->length = (size_t)(f->payload.end - f->payload.at);
-	t->bytes = far_memory(t->length);
-	memcpy(t->bytes, f->payload.at, t->length);
-	t->payload = reader_of(t->bytes, t->length);
+	size_t length = (size_t)(f->payload.end - f->payload.at);
+	struct task *t = malloc(sizeof *t + length);
+	if (!t)
+		far_die(EX_OSERR, "out of memory");
+	*t = (struct task){ .type = f->type, .length = length, .payload = reader_of(t->bytes, length) };
+	memcpy(t->bytes, f->payload.at, length);
 	return t;
-}
-
-static void
-free_task(struct task *t)
-{
-	free(t->path);
-	free(t->bytes);
-	free(t);
 }
 
 static void
 malformed(struct task *t)
 {
 	receive.malformed = true;
-	free_task(t);
+	free(t);
+}
+
+/* Moved to where its length was said, there is room for a zero behind it.  NULL: malformed. */
+static const char *
+get_path(struct task *t)
+{
+	struct text path = get_text(&t->payload);
+	if (t->payload.failed || !entry_path_is_good(path))
+		return NULL;
+	unsigned char *at = t->bytes + (path.bytes - t->bytes) - 1;
+	memmove(at, path.bytes, path.length);
+	at[path.length] = '\0';
+	return (const char *)at;
 }
 
 static bool
 take_head(struct task *t, bool expects)
 {
 	t->index = get_number(&t->payload);
-	t->path = path_of(".", get_text(&t->payload));
+	t->path = get_path(t);
 	if (expects)
 		t->expect = get_expect(&t->payload);
 	if (t->path && !t->payload.failed)
@@ -98,7 +103,7 @@ run(struct cursor *c, void *arg)
 	case WORK_LINK: apply_link(c, t); break;
 	case WORK_REMOVE: apply_removal(c, t); break;
 	}
-	free_task(t);
+	free(t);
 }
 
 static void
@@ -115,7 +120,7 @@ run_directory(struct cursor *c, void *arg)
 		apply_unsent(c, t);
 	else
 		apply_directory(c, t);
-	free_task(t);
+	free(t);
 }
 
 static void
@@ -125,7 +130,7 @@ leave(struct cursor *c, struct large *l)
 		return;
 	apply_large(c, l);
 	if (l->end)
-		free_task(l->end);
+		free(l->end);
 	pthread_mutex_destroy(&l->lock);
 	free(l->path);
 	free(l);
@@ -141,7 +146,7 @@ run_part(struct cursor *c, void *arg)
 	if (t->type == DATA_DONE)
 		l->end = t;
 	else
-		free_task(t);
+		free(t);
 	leave(c, l);
 }
 
@@ -186,7 +191,7 @@ take_large(struct task *t)
 		if (!t->payload.failed)
 			begin_large(id, t->index, t->path, &t->expect, size);
 		receive.malformed = t->payload.failed;
-		free_task(t);
+		free(t);
 		return;
 	}
 	struct large **at = large_by(id);
@@ -330,7 +335,7 @@ take_removal(struct task *t)
 		return;
 	if (++receive.removed > receive_options.most_removed) {
 		say_failed(t->index, RESULT_CONFLICT, E2BIG, "more would be removed than is allowed");
-		free_task(t);
+		free(t);
 	} else {
 		keep(&receive.removals, t);
 	}
@@ -346,7 +351,7 @@ pass_on_failure(struct task *t)
 		return;
 	}
 	say_failed(index, u.status, u.error, u.words);
-	free_task(t);
+	free(t);
 }
 
 static void
@@ -367,7 +372,7 @@ take(const struct frame *f)
 	case DATA_FAILED: pass_on_failure(t); break;
 	case DATA_STAT:
 		receive.stat = get_number(&t->payload);
-		free_task(t);
+		free(t);
 		break;
 	default: malformed(t);
 	}

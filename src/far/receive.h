@@ -12,12 +12,12 @@
 struct task {
 	unsigned char type;
 	uint64_t index;
-	char *path;
+	const char *path;	/* in `bytes` */
 	struct expect expect;
-	unsigned char *bytes;
 	size_t length;
 	struct reader payload;
 	struct large *large;
+	unsigned char bytes[];
 };
 
 #define ANY_SIZE UINT64_MAX	/* it changed while it was read; its end says how long it is */

@@ -25,6 +25,7 @@ struct op {
 struct file {
 	const struct op *op;
 	struct buffer *out;	/* the payload of the frame that is made */
+	struct buffer *parts, *attributes;
 	uint64_t id, extents;
 	bool begun, racy;
 };
@@ -126,34 +127,31 @@ begin_large(struct file *f, uint64_t size)
 static int
 send_open_file(struct file *f, int fd, const struct entry *e)
 {
-	struct buffer attributes = { 0 }, parts = { 0 };
 	struct buffer *whole = f->out;
 	unsigned char hash[ENTRY_HASH];
 	bool large = e->size > CONTENT_CHUNK || f->begun;
 	if (large)
 		begin_large(f, e->size);
 	else
-		f->out = &parts;
-	f->extents = 0;
-	int error = content_read(fd, e, large ? send_part : keep_part, f, &attributes, hash);
+		f->out = f->parts;
+	f->parts->length = f->extents = 0;
+	int error = content_read(fd, e, large ? send_part : keep_part, f, f->attributes, hash);
 	f->out = whole;
 	bool same = !large && f->op->type == WORK_CHECK && memcmp(hash, f->op->hash, ENTRY_HASH) == 0;
 	if (!error && large) {
 		put_id(whole, f->id);
-		put_tail(whole, e, &attributes, f->racy, hash);
+		put_tail(whole, e, f->attributes, f->racy, hash);
 		out_frame(DATA_DONE, whole);
 	} else if (!error) {
 		whole->length = 0;
 		put_head(whole, f->op);
-		put_tail(whole, e, &attributes, f->racy, hash);
+		put_tail(whole, e, f->attributes, f->racy, hash);
 		if (!same) {
 			put_number(whole, f->extents);
-			put_bytes(whole, parts.bytes, parts.length);
+			put_bytes(whole, f->parts->bytes, f->parts->length);
 		}
 		out_frame(same ? WORK_CHECK : DATA_WHOLE, whole);
 	}
-	buffer_free(&attributes);
-	buffer_free(&parts);
 	return error;
 }
 
@@ -161,17 +159,15 @@ send_open_file(struct file *f, int fd, const struct entry *e)
 static int
 check_large(struct file *f, int fd, const struct entry *e, bool *same)
 {
-	struct buffer attributes = { 0 };
 	unsigned char hash[ENTRY_HASH];
-	int error = content_read(fd, e, NULL, NULL, &attributes, hash);
+	int error = content_read(fd, e, NULL, NULL, f->attributes, hash);
 	*same = !error && memcmp(hash, f->op->hash, ENTRY_HASH) == 0;
 	if (*same) {
 		f->out->length = 0;
 		put_head(f->out, f->op);
-		put_tail(f->out, e, &attributes, f->racy, hash);
+		put_tail(f->out, e, f->attributes, f->racy, hash);
 		out_frame(WORK_CHECK, f->out);
 	}
-	buffer_free(&attributes);
 	return error;
 }
 
@@ -198,18 +194,16 @@ send_file_once(struct cursor *c, struct file *f)
 static void
 send_file(struct cursor *c, const struct op *op)
 {
-	struct buffer out = { 0 };
-	struct file f = { .op = op, .out = &out };
+	struct file f = { .op = op, .out = &c->scratch[0], .parts = &c->scratch[1], .attributes = &c->scratch[2] };
 	int error = EAGAIN;
 	for (int i = 0; i < TRIES && error == EAGAIN; i++)
 		error = send_file_once(c, &f);
 	if (error && f.begun) {
-		put_id(&out, f.id);
-		out_frame(DATA_DROP, &out);
+		put_id(f.out, f.id);
+		out_frame(DATA_DROP, f.out);
 	}
 	if (error)
 		say_error(op, error);
-	buffer_free(&out);
 }
 
 /* A directory, or what has no bytes. */
