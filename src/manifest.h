@@ -179,6 +179,8 @@ struct manifest_scan {
 	enum manifest_side side;
 	struct owner_map owner;
 	bool partial;			/* not all units were asked for */
+	bool claims;			/* what stands on the target since `ours_until` at the latest is this pair's */
+	double ours_until;		/* ctime, seconds */
 
 	uint64_t version, device, inode, page, stat_nanoseconds;
 	struct moment clock;

@@ -71,7 +71,7 @@ manifest_compare_run(struct manifest_job *job)
 	else if (!there)
 		manifest_fail(&job->failure, "ENOENT", "%.200s: nothing is known of it", c->unit);
 	if (there > 0) {
-		pairing_open(&p, r.unit, c->owner);
+		pairing_open(&p, c->owner);
 		while (!atomic_load(&job->abandoned) && manifest_next(&r, &row)) {
 			pairing_next(&p, &row);
 			count(c, &p, &row);

@@ -149,11 +149,23 @@ add_example(struct manifest_unit *u, struct text path, const struct entry *e)
 	u->examples[at] = (struct manifest_example){ copy, e->changed, e->type };
 }
 
+/* Nobody knows who changed what is on the target, and a directory changes with all that comes into it. */
+static bool
+is_ours(const struct merge *m, const struct entry *found, bool unchanged)
+{
+	if (m->scan->side != SIDE_TARGET || (m->row.ours && (unchanged || found->type == 'd')))
+		return m->row.ours;
+	return m->scan->claims && (found->type == 'd'
+	       || (double)found->changed.seconds + found->changed.nanoseconds / 1e9 <= m->scan->ours_until);
+}
+
 /* What was proven of a name stays so as long as its entry does; not when an edit might not show in it. */
 static void
 take_entry(struct merge *m, struct row_side *known, const struct row_side *found)
 {
-	if (known->known && entry_is_unchanged(&known->entry, &found->entry)) {
+	bool unchanged = known->known && entry_is_unchanged(&known->entry, &found->entry);
+	m->row.ours = is_ours(m, &found->entry, unchanged);
+	if (unchanged) {
 		if (known->racy)
 			known->hashed = known->attributed = known->racy = false;
 		known->entry = found->entry;
@@ -283,7 +295,7 @@ manifest_merge(struct manifest_scan *s, struct manifest_unit *u)
 	bool ok = false;
 	m.old.in.fd = m.new.fd = -1;
 	frame_input_open(&m.entries.in, s->spool);
-	pairing_open(&m.pairing, (struct text){ (const unsigned char *)u->name, u->length }, s->owner);
+	pairing_open(&m.pairing, s->owner);
 	errno = ENOMEM;
 	if (file && lseek(s->spool, 0, SEEK_SET) == 0 && (lock = manifest_lock(s->at, file)) >= 0
 	    && (there = manifest_open(&m.old, s->at, file, NULL)) >= 0 && manifest_create(&m.new, s->at, u->name, u->length))

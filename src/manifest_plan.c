@@ -57,7 +57,7 @@ plan_new(const struct manifest_work *w, const struct manifest_reader *r)
 		p->work = w;
 		p->source = &r->side[SIDE_SOURCE];
 		p->large = 2 * r->rows >= w->most_entries || p->source->bytes >= w->most_bytes;	/* a row may be two operations */
-		pairing_open(&p->pairing, r->unit, w->owner);
+		pairing_open(&p->pairing, w->owner);
 	}
 	return p;
 }

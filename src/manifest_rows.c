@@ -74,10 +74,9 @@ links_free(struct links *l)
 }
 
 void
-pairing_open(struct pairing *p, struct text unit, struct owner_map owner)
+pairing_open(struct pairing *p, struct owner_map owner)
 {
 	memset(p, 0, sizeof *p);
-	p->top = unit.length == 1 && unit.bytes[0] == '.';
 	p->owner = owner;
 }
 
@@ -120,7 +119,7 @@ metadata_difference(const struct pairing *p, const struct row *row)
 		differs |= DIFFERS_MODE;
 	if ((p->owner.mapped ? p->owner.uid : s->uid) != t->uid || (p->owner.mapped ? p->owner.gid : s->gid) != t->gid)
 		differs |= DIFFERS_OWNER;
-	if (!moment_is(s->modified, t->modified) && !(p->top && row->path.length == 0))
+	if (!moment_is(s->modified, t->modified))
 		differs |= DIFFERS_TIME;
 	if (s->type == 'l' && !text_is(s->target, t->target))
 		differs |= DIFFERS_TARGET;

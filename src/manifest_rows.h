@@ -41,12 +41,11 @@ struct pairing {
 	struct link *link[SIDES];	/* of this row; NULL: one name */
 	uint32_t leader[SIDES];		/* a row, counted from 1; 0: that side is not known */
 	uint32_t row;			/* this one, counted from 1 */
-	bool top;			/* of the unit ".": its times say nothing */
 	struct owner_map owner;
 	bool failed;			/* too many rows or out of memory */
 };
 
-void pairing_open(struct pairing *p, struct text unit, struct owner_map owner);
+void pairing_open(struct pairing *p, struct owner_map owner);
 void pairing_next(struct pairing *p, const struct row *row);
 void pairing_close(struct pairing *p);
 

@@ -259,6 +259,8 @@ l_scan(lua_State *L)
 	struct owner_map owner = manifest_owner_of(L, 1);
 	manifest_list(L, 1, "only");
 	bool partial = !lua_isnil(L, -1);
+	bool claims = lua_getfield(L, 1, "ours_until") != LUA_TNIL;
+	double ours_until = claims ? luaL_checknumber(L, -1) : 0;
 	bind_permit(L, PERMIT_CHANGE);
 	manifest_push_sink(L, push_report);		/* ... sink */
 	struct manifest_scan *s = calloc(1, sizeof *s);
@@ -271,6 +273,8 @@ l_scan(lua_State *L)
 	s->side = side;
 	s->owner = owner;
 	s->partial = partial;
+	s->claims = claims;
+	s->ours_until = ours_until;
 	return manifest_start_sink(L, &s->sink);
 }
 
