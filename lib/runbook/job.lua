@@ -297,7 +297,7 @@ end
 
 local function last_lines(self, on_line)
   for name, rest in pairs(self.partial) do
-    if rest ~= "" then
+    if rest ~= "" and on_line then
       on_line((rest:gsub("\r$", "")), name)
       self.partial[name] = ""
     end
@@ -319,7 +319,9 @@ local function follow(self, o, on_line)
         if o.on_data then
           o.on_data(chunk, name)
         end
-        hand_on_lines(self, name, chunk, on_line)
+        if on_line then
+          hand_on_lines(self, name, chunk, on_line)
+        end
       end
     end
   end
@@ -332,7 +334,7 @@ local function follow(self, o, on_line)
 end
 
 local function wait_body(self, o)
-  local on_line = o.on_line or function(line, name)
+  local on_line = o.on_line or not o.on_data and function(line, name)
     events.emit { type = "output", target = self.place.name, stream = name, line = line, job = self.name }
   end
   while true do
@@ -376,7 +378,7 @@ end
 
 local check_wait = options.declare("job:wait", {
   on_line = { "function", "called with each line and `stdout` or `stderr`, instead of showing it", optional = true },
-  on_data = { "function", "called with the bytes as they come, and `stdout` or `stderr`", optional = true },
+  on_data = { "function", "called with the bytes as they come, and `stdout` or `stderr`; alone, nothing is shown", optional = true },
 })
 
 --- Wait for its end and hand on what it prints, every byte once. A lost connection is made again.

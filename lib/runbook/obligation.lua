@@ -168,7 +168,8 @@ local function is_needed(session, row)
   end
   local key = not any and require("runbook.job").part(row.job)
   for _, job in ipairs(session.journal:query "SELECT name, step FROM job WHERE state IN ('starting', 'running')") do
-    if any or job.step == row.step and job.name:match "([^/]*)/%d+$" == key then -- run/step/unit/name/try
+    local name = job.name:match "([^/]*)/%d+$" -- run/step/unit/name/try; the second of a name is called name.2
+    if any or job.step == row.step and (name == key or name:match "^(.*)%.%d+$" == key) then
       return true
     end
   end

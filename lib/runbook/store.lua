@@ -64,6 +64,17 @@ function store.directory(name)
   return store.root() .. "/runs/" .. name
 end
 
+--- Directory of what is known of a pair of a copy; made when it is not there.
+---@async
+---@param id string
+---@return string
+function store.pair(id)
+  local directory = ("%s/pairs/%s"):format(store.root(), id)
+  check(own(core.mkdir, directory, { parents = true, mode = tonumber("700", 8) }))
+  must_be_local(directory)
+  return directory
+end
+
 --- Make the directory of a new run: `temple-1`, `temple-2`, ...
 ---@async
 ---@param base string

@@ -223,18 +223,7 @@ local function write_bytes(stdin, bytes, seen)
   end
 end
 
-local function write_input(stdin, input, seen)
-  if is_pieces(input) then
-    for _, piece in ipairs(input) do
-      write_bytes(stdin, piece, seen)
-    end
-    return
-  elseif not command.is_stream(input) then
-    if input ~= nil then
-      write_bytes(stdin, input, seen)
-    end
-    return
-  end
+local function write_stream(stdin, input, seen)
   while true do
     local chunk, message, code = input:read(CHUNK)
     if code then -- what broke off must not look like the end of it
@@ -243,6 +232,16 @@ local function write_input(stdin, input, seen)
       return
     end
     seen.last = time.now()
+  end
+end
+
+local function write_input(stdin, input, seen)
+  for _, piece in ipairs(is_pieces(input) and input or { input }) do
+    if command.is_stream(piece) then
+      write_stream(stdin, piece, seen)
+    else
+      write_bytes(stdin, piece, seen)
+    end
   end
 end
 

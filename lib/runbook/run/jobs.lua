@@ -159,6 +159,20 @@ function jobs.settle_step(session, step)
   jobs.settle(session, rows)
 end
 
+--- Wait for the jobs of a step that an earlier process of the run left at work.
+---@async
+---@param session table
+---@param step string
+function jobs.wait_for_earlier(session, step)
+  jobs.settle_step(session, step)
+  for _, row in ipairs(session.journal:query("SELECT * FROM job WHERE step = ? AND state IN ('starting', 'running')", step)) do
+    events.notice(("waiting for what still runs: %s"):format(jobs.describe(row)))
+    local handle = attach(row)
+    handle:wait { on_data = function() end }
+    handle:forget()
+  end
+end
+
 local function stop_one(session, row)
   jobs.settle(session, { row })
   if session.journal:state("job", row.id) ~= "running" then
