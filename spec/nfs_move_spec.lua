@@ -45,7 +45,7 @@ describe("nfs-move.lua", function()
     assert.equal("", lab.difference(old, "/srv/homes", new, "/srv/homes"))
     assert.equal(keys, old:must "cat /home/rb-sudo/.ssh/authorized_keys")
     assert.equal("", new:must "find /srv/homes -name '.rb~*'; ls -A /srv/homes/.runbook | grep lock || :")
-    assert.truthy(world.read(folder .. "/receipts.json"):find('"level": "scanned"', 1, true))
+    assert.truthy(world.read(folder .. "/receipts.json"):find('"level": "hashed"', 1, true))
   end
 
   it("plans without touching anything, and says what it would do", function()
@@ -74,7 +74,7 @@ describe("nfs-move.lua", function()
     world.write(folder .. "/homes.yaml", world.read(folder .. "/homes.yaml") .. "rate: 20 MB/s\n")
     local started = task.spawn(run)
     world.wait_until("a file on its way", function()
-      return select(2, new:sh "test -s /srv/homes/ann/.rb~stage/big*") == 0
+      return new:must "find /srv/homes/ann -name '.rb~*' -size +0 2>/dev/null || :" ~= ""
     end, 30)
     local pid = world.must(("pgrep -f -- '^%s run nfs-move.lua'"):format(world.must("realpath " .. world.runbook))):match "%d+"
     world.must("kill -9 " .. pid)
@@ -89,7 +89,7 @@ describe("nfs-move.lua", function()
     world.write(folder .. "/homes.yaml", world.read(folder .. "/homes.yaml") .. "rate: 20 MB/s\n")
     local started = task.spawn(run)
     world.wait_until("a file on its way", function()
-      return select(2, new:sh "test -s /srv/homes/ann/.rb~stage/big*") == 0
+      return new:must "find /srv/homes/ann -name '.rb~*' -size +0 2>/dev/null || :" ~= ""
     end, 30)
     world.must("kill " .. world.must(("pgrep -f -- '^%s run nfs-move.lua'"):format(world.must("realpath " .. world.runbook))):match "%d+")
     task.join_all { started }
@@ -120,7 +120,7 @@ describe("nfs-move.lua", function()
     assert.equal(0, r.code, r.err)
     assert.truthy(r.err:find("1 left out on purpose", 1, true), r.err)
     assert.equal("bob", new:must "cat /srv/aside/bob/work/name; rm -r /srv/aside /srv/homes/bob")
-    assert.falsy(world.read(folder .. "/receipts.json"):find('"level": "scanned",\n  "owner"', 1, true))
+    assert.falsy(world.read(folder .. "/receipts.json"):find('"level": "hashed",\n  "owner"', 1, true))
   end)
 
   it("goes back without removing anything, and lets the target go", function()

@@ -47,9 +47,9 @@ describe("a pair of two servers", function()
     end)
     assert.equal("", lab.difference(old, "/srv/homes", new, "/srv/homes"))
     assert.equal(before, world.tree(old:path "/srv/homes"))
-    assert.equal("scanned", receipts.level)
+    assert.equal("hashed", receipts.level)
     assert.equal(25, receipts.total.units)
-    assert.equal("scanned", receipts.units["_shared"].level)
+    assert.equal("hashed", receipts.units["_shared"].level)
     assert.equal(keys, old:must "cat /home/rb-sudo/.ssh/authorized_keys")
     assert.equal("", new:must "ls -A /tmp")
     assert.equal("", new:must "find /srv/homes -name '.rb~*'")
@@ -98,7 +98,7 @@ describe("a pair of two servers", function()
   it("takes a unit up again when its rsync is killed, and sends no finished one twice", function()
     old:must "cd /srv/homes && mkdir big small && head -c 40M /dev/urandom > big/big && echo s > small/s"
     local seen = lab.must(function()
-      local homes = pair { rate = 40e6 }
+      local homes = pair { engine = "rsync", rate = 40e6 }
       local killer = require("runbook.task").spawn(function()
         world.wait_until("a file on its way", function()
           return select(2, new:sh "test -e /srv/homes/small/s && test -s /srv/homes/big/.rb~stage/big*") == 0
@@ -122,7 +122,7 @@ describe("a pair of two servers", function()
     local relay <close> = world.relay { to = old }
     local through = lab.place(old, { user = old.user_sudo, sudo = true, seen_from_target = relay.address .. ":" .. relay.port })
     local seen = lab.must(function()
-      local homes = pair { from = through:dir "/srv/homes", rate = 32e6 }
+      local homes = pair { engine = "rsync", from = through:dir "/srv/homes", rate = 32e6 }
       local cutter = require("runbook.task").spawn(function()
         world.wait_until("half of it", function() return relay:passed().back > 8e6 end, 60)
         relay:cut()
@@ -201,7 +201,7 @@ describe("a pair of two servers", function()
   it("says which firewall rule is missing when the target does not reach the source", function()
     old:must "mkdir /srv/homes/ann"
     local hidden = lab.place(old, { seen_from_target = "127.0.0.1:9" })
-    local err = lab.live(function() pair({ from = hidden:dir "/srv/homes" }):bulk() end)
+    local err = lab.live(function() pair({ from = hidden:dir "/srv/homes", route = "pull" }):bulk() end)
     assert.equal("unreachable", err.kind)
     assert.truthy(err.message:find("127.0.0.1 port 9", 1, true))
     assert.truthy(err.hint:find("from nfs-new to 127.0.0.1, TCP port 9", 1, true))
@@ -376,7 +376,7 @@ describe("a pair", function()
     for change, words in pairs {
       ["echo x > ann/extra"] = "only on the target", ["rm ann/one"] = "missing on the target",
       ["chmod 600 ann/one"] = "mode differs", ["touch -d @1 ann/one"] = "time differs", ["chown 5:5 ann"] = "owner differs",
-      ["echo 10 > ann/one"] = "size differs", ["setfattr -n user.x -v y ann/one"] = "differs", ["mkdir new"] = "the source does not",
+      ["echo 10 > ann/one"] = "size differs", ["setfattr -n user.x -v y ann/one"] = "attributes differ", ["mkdir new"] = "the source does not",
     } do
       lab.fresh(machine, "/srv/b")
       local err = lab.live(function()

@@ -19,6 +19,16 @@ function meter.shown(name)
   return (name:gsub("[%c]", "?"))
 end
 
+--- Units in a few words.
+---@param names string[]
+---@return string
+function meter.of_units(names)
+  if #names == 1 then
+    return meter.shown(names[1])
+  end
+  return ("%s and %d more"):format(meter.shown(names[1] or "?"), #names - 1)
+end
+
 --- The names of what failed, sorted, and a text that lists the first of them.
 ---@param failures table<string, runbook.Error>
 ---@return string[] names
@@ -64,7 +74,7 @@ function Meter:tell(always)
   local running, moving = {}, 0
   for name, one in pairs(self.now) do
     running[#running + 1] = {
-      name = meter.shown(name), bytes = one.bytes, bytes_total = one.total, rate = one.bytes / math.max(0.5, now - one.began),
+      name = one.name or meter.shown(name), bytes = one.bytes, bytes_total = one.total, rate = one.bytes / math.max(0.5, now - one.began),
     }
     moving = moving + math.min(one.bytes, one.total)
   end
@@ -82,7 +92,7 @@ function Meter:start(unit)
 end
 
 function Meter:move(unit, bytes)
-  local one = self.now[unit.name]
+  local one = self.now[unit.name] or self.now[unit]
   self.sent = self.sent + math.max(0, bytes - one.bytes)
   one.bytes = bytes
   self:tell(false)
@@ -93,6 +103,34 @@ function Meter:finish(unit, good)
   if good then
     self.done, self.bytes = self.done + 1, self.bytes + unit.bytes
   end
+  self:tell(self.done == self.total)
+end
+
+--- A shard has begun: what it sends is what there is to do, as far as is known by then.
+---@param shard runbook.core.manifest.shard
+function Meter:begin(shard)
+  if not self.sharded then
+    self.sharded, self.bytes_total = true, 0
+  end
+  self.bytes_total = self.bytes_total + shard.size
+  self.now[shard] = { bytes = 0, total = shard.size, began = time.now(), name = meter.of_units(shard.units) }
+end
+
+---@param status { bytes: integer, files: integer, answered: integer }
+function Meter:follow(shard, status)
+  self:move(shard, status.bytes)
+end
+
+function Meter:done_with(shard)
+  local one = self.now[shard]
+  self.bytes = self.bytes + one.total
+  self.now[shard] = nil
+  self:tell(false)
+end
+
+--- A unit is done, whatever carried it.
+function Meter:count()
+  self.done = self.done + 1
   self:tell(self.done == self.total)
 end
 

@@ -1,8 +1,9 @@
 --- The copier for home directories on two servers that are reached by ssh (NFS servers, mostly); see runbook.sync.
 ---
---- rsync does the work, as a supervised job on the target that pulls from the source (copier/rsync.lua, copier/route.lua); a
---- top-level directory is a unit, the loose files beside them are one (copier/pass.lua); both ends are compared by what
---- plain tools see (copier/scan.lua). The source is only ever read, but for the key of a pass in its authorized_keys.
+--- Our own program at both ends does the work (copier/mover.lua, copier/shards.lua), by supervised jobs on the way that
+--- copier/route.lua finds; where a machine does not run it, rsync and find do (copier/plain.lua). A top-level directory is a unit,
+--- the loose files beside them are one (copier/pass.lua). The source is only ever read, but for the key of a pass in its
+--- authorized_keys and our program in its /var/tmp.
 
 local effect = require "runbook.effect"
 local ends = require "runbook.copier.ends"
@@ -10,13 +11,11 @@ local errors = require "runbook.errors"
 local events = require "runbook.events"
 local options = require "runbook.options"
 local outlook = require "runbook.copier.outlook"
-local meter = require "runbook.copier.meter"
 local pass = require "runbook.copier.pass"
 local patterns = require "runbook.copier.patterns"
 local proof = require "runbook.copier.proof"
 local record = require "runbook.copier.record"
 local route = require "runbook.copier.route"
-local scan = require "runbook.copier.scan"
 local task = require "runbook.task"
 local time = require "runbook.core.time"
 local units = require "runbook.units"
@@ -43,7 +42,10 @@ local check_pair = options.declare("sync.pair", {
   owner = { "string", "`keep`, or one uid:gid for every file", default = "keep" },
   exclude = { "list", "patterns of what is not copied, as seen from inside a unit", default = {} },
   rate = { "number", "most bytes a second while people work", optional = true },
-  workers = { "integer", "units at a time, a connection each", default = 4 },
+  workers = { "integer", "connections at a time", default = 4 },
+  engine = { "string", "by itself our own program, where both ends run it", choices = { "mover", "rsync" }, optional = true },
+  route = { "string", "by itself the first of these that works", choices = { "pull", "push", "operator" }, optional = true },
+  most_removed = { "number", "percent of the target that a final pass may remove", default = 25 },
 })
 
 --- See sync.pair.
@@ -52,6 +54,7 @@ local check_pair = options.declare("sync.pair", {
 ---@return runbook.Copier
 function nfs.new(o, level)
   o = check_pair(o, level + 1)
+  o.route_wanted, o.route = o.route, nil -- `route` is what finds it
   local self = setmetatable(o, pair_mt)
   self.id = ("%s -> %s"):format(tostring(o.from), tostring(o.to))
   if type(o.owner) == "string" and o.owner:sub(1, 1) ~= "<" then -- not while it is a placeholder
@@ -89,7 +92,7 @@ function Pair:route(look)
   end
   if not look.route then
     look.routing = true
-    local ok, found = xpcall(route.find, errors.handler, self, look.from, look.to)
+    local ok, found = xpcall(route.find, errors.handler, self, look.from, look.to, look.engine.routes)
     look.routing = nil
     if not ok then
       error(found, 0)
@@ -227,6 +230,7 @@ end
 local function reversed(self)
   local other = setmetatable({
     from = self.to, to = self.from, owner = "keep", exclude = self.exclude, workers = self.workers, units = self.units,
+    engine = self.engine, runs = self.runs,
   }, pair_mt)
   other.id = ("%s -> %s"):format(tostring(other.from), tostring(other.to))
   return other
@@ -255,16 +259,8 @@ function Pair:back()
   end
   local other = reversed(self)
   pass.run(other, "back", { only = only })
-  for name in pairs(only) do
-    local differences = scan.differences(other.from, other.to, name, { owner = "keep", exclude = self.exclude })
-    for _, one in ipairs(differences) do
-      if one.kind ~= "only on the target" and not effect.planning() then
-        errors.raise {
-          kind = "conflict", code = "EDIFFERENT", target = other.to.place.name,
-          message = ("%s: %s (%d): %s"):format(meter.shown(name), one.kind, one.count, table.concat(one.examples, ", ")),
-        }
-      end
-    end
+  if not effect.planning() then
+    proof.must_hold(other, only)
   end
 end
 

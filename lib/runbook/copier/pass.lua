@@ -1,6 +1,7 @@
---- One pass of a pair: everything is looked at, then each unit is brought up to date by a supervised rsync.
+--- One pass of a pair: everything is looked at, then each unit is brought up to date by an engine.
 ---
---- A unit is journaled by itself; one whose connection broke is tried again at the end; a resume does only what is not done.
+--- Engines are copier/mover.lua (our program at both ends) and copier/plain.lua (rsync and find). A unit is journaled by itself;
+--- a resume does only what is not done.
 
 local effect = require "runbook.effect"
 local ends = require "runbook.copier.ends"
@@ -9,17 +10,14 @@ local events = require "runbook.events"
 local lock = require "runbook.lock"
 local meter = require "runbook.copier.meter"
 local record = require "runbook.copier.record"
-local route = require "runbook.copier.route"
-local rsync = require "runbook.copier.rsync"
+local mover = require "runbook.copier.mover"
+local plain = require "runbook.copier.plain"
 local scan = require "runbook.copier.scan"
 local task = require "runbook.task"
 local time = require "runbook.core.time"
 local units = require "runbook.units"
 
 local pass = {}
-
-local ROUNDS = 3
-local AGAIN = { lost = true, timeout = true, unreachable = true, busy = true }
 
 local function raise(level, e)
   errors.raise(e, level + 1)
@@ -67,29 +65,49 @@ function pass.must_be_complete(pair, survey, passes, known)
   end
 end
 
---- What is known before anything is written.
+-- Our program where both ends run it; told once when they do not.
+local function engine_of(pair)
+  if pair.engine == "rsync" then
+    return plain
+  elseif pair.runs == nil then
+    local answers = task.all {
+      function() return { mover.runs_on(pair.from.place) } end, function() return { mover.runs_on(pair.to.place) } end,
+    }
+    pair.runs = answers[1][1] and answers[2][1]
+    if not pair.runs then
+      events.notice(("%s; rsync and find are used instead, which is slower, and hashes nothing"):format(answers[1][2] or answers[2][2]))
+    end
+  end
+  return pair.runs and mover or plain
+end
+
+--- Both ends without their trees.
 ---@async
 ---@param pair table
----@param gently boolean
----@return table look  from, to (facts), survey, known, source, passes
-function pass.look(pair, gently)
+---@return table look  from, to (facts), known, source, passes, engine
+function pass.ends(pair)
   local look = { passes = record.passes(pair) }
   task.all {
-    function()
-      look.from = ends.look(pair.from)
-      if look.from.there then
-        look.survey = scan.survey(pair.from, pair.exclude, gently)
-      end
-    end,
-    function()
-      look.to = ends.look(pair.to)
-      look.known = record.read(pair.to)
-    end,
+    function() look.from = ends.look(pair.from) end,
+    function() look.to = ends.look(pair.to) end,
+    function() look.known = record.read(pair.to) end,
+    function() look.engine = engine_of(pair) end,
   }
   if not look.from.there then
     raise(1, { kind = "missing", target = pair.from.place.name, message = tostring(pair.from) .. " is not there" })
   end
   look.source = record.source(look.from)
+  return look
+end
+
+--- What is known before anything is written.
+---@async
+---@param pair table
+---@param gently boolean
+---@return table look  as of `ends`, and survey
+function pass.look(pair, gently)
+  local look = pass.ends(pair)
+  look.survey = look.engine.look(pair, look, gently)
   return look
 end
 
@@ -133,70 +151,6 @@ local function in_order(survey, first)
   return list, survey.by_name[scan.LOOSE]
 end
 
--- What stands on the target where a home belongs, and is no directory: a person has to look at it.
-local function in_the_way(p)
-  local list = {}
-  for _, unit in ipairs(p.look.survey.units) do
-    list[#list + 1] = p.look.to.loose[unit.name] and unit.name or nil
-  end
-  return list
-end
-
-local function argv_of(p, unit)
-  local loose = unit.name == scan.LOOSE
-  local flags = rsync.flags {
-    version = math.min(p.look.from.version, p.look.to.version), owner = p.pair.owner, exclude = p.pair.exclude, loose = loose,
-    protect = loose and in_the_way(p) or nil, delete = p.delete, force = p.ours, rate = p.rate,
-  }
-  return p.opened.wrap(rsync.puller {
-    tree = p.pair.to.path, unit = unit.name, ours = p.ours, remote = p.opened.remote, flags = flags,
-    source = p.opened.source(unit.name),
-  })
-end
-
-local function describe_failure(p, unit, err)
-  err.target = p.pair.to.place.name
-  err.unit = unit.name
-  local example = err.message
-  if err.what == "full" and p.pair.to.place:space(p.pair.to.path).bytes_free > unit.bytes + (64 << 20) then
-    example = example:gsub("No space left on device", "No space left on device, while the disk has room: it is the home's quota", 1)
-  end
-  err.message = ("%s: %s"):format(meter.shown(unit.name), example)
-  return err
-end
-
-local function copy(p, unit)
-  local began, mark = time.utc(), time.now()
-  local out = rsync.output(function(bytes) p.meter:move(unit, bytes) end)
-  p.meter:start(unit)
-  local ok, how = xpcall(function()
-    local job = p.pair.to.place:job {
-      name = p.job, argv = argv_of(p, unit), stdin = p.opened.stdin, again = true,
-      about = ("copy %s from %s:%s to %s"):format(meter.shown(unit.name), p.pair.from.place.name, p.pair.from.path, p.pair.to.path),
-    }
-    local ended = job:wait { on_line = function(line, stream) out:line(line, stream) end }
-    local failure = out:failure(ended.status, p.settled)
-    if failure and (failure.status ~= rsync.GONE or p.settled) then
-      error(describe_failure(p, unit, failure), 0)
-    elseif failure then
-      events.notice(("%s is gone from the source since it was looked at"):format(meter.shown(unit.name)))
-    end
-    job:forget()
-  end, errors.handler)
-  p.meter:finish(unit, ok)
-  if not ok then
-    error(how, 0)
-  end
-  local row = {
-    bytes = out.stats.bytes or 0, files = out.stats.transferred or 0, created = out.stats.created or 0, deleted = out.stats.deleted or 0,
-    vanished = out:vanished(), seconds = time.now() - mark, began = units.timestamp(began),
-  }
-  p.results[unit.name] = row
-  record.add_receipt(p.pair, unit.name, "sent", {
-    entries = unit.entries, files = unit.files, bytes = unit.bytes, sent = row.bytes, seconds = row.seconds,
-  })
-end
-
 local function copy_verb(kind, words)
   return effect.verb {
     name = "sync." .. kind, class = "change", repeatable = true, quiet = true, inverse = effect.NOT_NEEDED,
@@ -205,15 +159,8 @@ local function copy_verb(kind, words)
     preview = function(_, unit)
       return { after = ("%s in %s files at the source"):format(units.size(unit.bytes), units.count(unit.files)) }
     end,
-    by_hand = function(p, unit)
-      local loose = unit.name == scan.LOOSE
-      return p.pair.to.place:by_hand(rsync.by_hand {
-        owner = p.pair.owner, exclude = p.pair.exclude, delete = p.delete, loose = loose,
-        source = p.by_hand_source .. (loose and "/" or "/" .. unit.name .. "/"),
-        target = p.pair.to.path .. (loose and "/" or "/" .. unit.name .. "/"),
-      })
-    end,
-    body = copy,
+    by_hand = function(p, unit) return plain.by_hand(p, unit) end,
+    body = function(p, unit) p.results[unit.name] = p.engine.unit(p, unit) end,
   }
 end
 
@@ -242,39 +189,32 @@ local function raise_failures(failures, total)
   })
 end
 
-local function one_round(p, list, failures)
+local Pass = {}
+local pass_mt = { __index = Pass }
+
+--- Let the engine do units, each journaled by itself; what fails is kept in `failures`.
+---@async
+---@param list table[]
+---@param limit integer  at a time
+function Pass:each(list, limit)
   local ok, err = xpcall(each, errors.handler, list, {
-    limit = p.pair.workers, key = function(unit) return p.prefix .. unit.name end,
+    limit = limit, key = function(unit) return self:key(unit) end,
   }, function(unit)
-    local good, e = xpcall(verbs[p.kind], errors.handler, p, unit)
-    failures[unit.name] = not good and e or nil
+    local good, e = xpcall(verbs[self.kind], errors.handler, self, unit)
+    self.failures[unit.name] = not good and e or nil
     if not good then
       error(e, 0)
     end
-    return p.results[unit.name]
+    return self.results[unit.name]
   end)
-  if not ok and (next(failures) == nil or not errors.is(err) or err.code ~= "EUNITS") then
+  if not ok and (next(self.failures) == nil or not errors.is(err) or err.code ~= "EUNITS") then
     error(err, 0)
   end
 end
 
--- Copies a list of units; those whose connection broke come again at the end, when the others are through.
-local function copy_all(p, list, failures)
-  for round = 1, ROUNDS do
-    one_round(p, list, failures)
-    local again = {}
-    for _, unit in ipairs(list) do
-      if failures[unit.name] and AGAIN[failures[unit.name].kind] then
-        again[#again + 1] = unit
-      end
-    end
-    if #again == 0 or round == ROUNDS then
-      return
-    end
-    events.notice(("%d of %d homes once more: %s"):format(#again, #list, tostring(failures[again[1].name])))
-    task.sleep(2 * round)
-    list = again
-  end
+--- What a unit is called in the journal.
+function Pass:key(unit)
+  return self.prefix .. unit.name
 end
 
 local function without_left(p, list)
@@ -289,10 +229,11 @@ local function without_left(p, list)
   return kept
 end
 
+-- A home that has become a file at the source has vanished as a home.
 local function set_aside_vanished(p)
   local there = {}
   for _, name in ipairs(p.look.from.names) do
-    there[name] = true
+    there[name] = not p.look.from.loose[name] or p.look.to.loose[name]
   end
   for _, name in ipairs(p.look.to.names) do
     if not there[name] and p.look.known and p.look.known.units[name] then
@@ -305,8 +246,11 @@ local function sum(p)
   local t = { bytes = 0, files = 0, created = 0, deleted = 0, vanished = 0 }
   for _, row in pairs(p.results) do
     for key in pairs(t) do
-      t[key] = t[key] + row[key]
+      t[key] = t[key] + (row[key] or 0)
     end
+  end
+  for key, n in pairs(p.totals or {}) do
+    t[key] = t[key] + n
   end
   return t
 end
@@ -335,6 +279,15 @@ local make = effect.verb {
   body = function(dir) dir:ensure() end,
 }
 
+local function is_known_whole(look)
+  for _, name in ipairs(look.from.names) do
+    if not (look.known and look.known.units[name]) then
+      return false
+    end
+  end
+  return look.known ~= nil
+end
+
 -- What has to be so before anything is written, and the lock.
 local function prepare(pair, kind, look)
   ends.must_differ(pair, look.from, look.to)
@@ -345,10 +298,12 @@ local function prepare(pair, kind, look)
     make(pair.to)
   end
   lock.take(pair.to)
-  if kind ~= "back" then
-    if not effect.planning() then
-      must_not_share_lock(pair)
-    end
+  if kind == "back" then
+    return
+  elseif not (effect.planning() or look.known) then
+    must_not_share_lock(pair)
+  end
+  if effect.planning() or not is_known_whole(look) then
     record.begin(pair.to, look.source, look.from.names)
   end
 end
@@ -363,11 +318,15 @@ local function only_these(list, only)
   return kept
 end
 
-local function copy_units(p, list, loose)
-  local failures = {}
-  copy_all(p, list, failures)
-  copy_all(p, loose, failures)
-  return failures
+local function new_pass(pair, kind, o, look)
+  local settled, number = kind == "final" or kind == "back", #look.passes + 1
+  local r = pair:route(look)
+  return setmetatable({
+    pair = pair, kind = kind, look = look, settled = settled, results = {}, failures = {}, ours = kind ~= "back", number = number,
+    engine = look.engine, route = r, only = o.only, prefix = record.prefix(pair, number),
+    delete = kind == "final" and (look.known == nil or look.known.empty),
+    by_hand_source = (r.user and r.user .. "@" .. r.host .. ":" or "") .. pair.from.path,
+  }, pass_mt)
 end
 
 --- Make a pass.
@@ -377,34 +336,23 @@ end
 ---@param o { first?: string[], only?: table<string, true> }
 ---@return table? pass  number kind seconds scan entries size units bytes files created deleted vanished; nil in a plan
 function pass.run(pair, kind, o)
-  local settled, clock, began = kind == "final" or kind == "back", time.now(), units.timestamp(time.utc())
-  local look = pass.look(pair, not settled)
+  local clock, began = time.now(), units.timestamp(time.utc())
+  local look = pass.look(pair, kind ~= "final" and kind ~= "back")
   prepare(pair, kind, look)
-  local r = pair:route(look)
   local list, loose = in_order(look.survey, o.first)
   list, loose = only_these(list, o.only), only_these({ loose }, o.only)
-  local number = #look.passes + 1
-  local p = {
-    pair = pair, kind = kind, look = look, settled = settled, results = {}, clock = clock, ours = kind ~= "back",
-    delete = kind == "final" and (look.known == nil or look.known.empty), job = ("pass-%d"):format(number),
-    prefix = record.prefix(pair, number), rate = not settled and pair.rate and pair.rate / pair.workers or nil,
-    by_hand_source = (r.user and r.user .. "@" .. r.host .. ":" or "") .. pair.from.path,
-    meter = meter.new(list, loose, not settled and pair.rate and ("at most %s"):format(units.rate(pair.rate)) or nil),
-  }
+  local p = new_pass(pair, kind, o, look)
+  p.clock = clock
+  p.meter = meter.new(list, loose, not p.settled and pair.rate and ("at most %s"):format(units.rate(pair.rate)) or nil)
+  p.engine.prepare(p)
   if kind == "final" then
     set_aside_vanished(p)
   end
   list, loose = without_left(p, list), without_left(p, loose)
-  p.opened = route.open(pair, r, not settled, p.job)
-  local ok, failures = xpcall(copy_units, errors.handler, p, list, loose)
-  if not ok and errors.is_cancelled(failures) then
-    error(failures, 0) -- what was cancelled does not wait; the key is an obligation
-  end
-  route.close(p.opened)
-  if not ok then
-    error(failures, 0)
-  elseif next(failures) then
-    raise_failures(failures, #list + #loose)
+  p.engine.carry(p, list, loose)
+  p.engine.finish(p)
+  if next(p.failures) then
+    raise_failures(p.failures, #list + #loose)
   end
   return finish(p, began)
 end

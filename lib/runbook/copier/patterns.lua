@@ -78,6 +78,28 @@ function patterns.for_rsync(list)
   return argv
 end
 
+-- A pattern as a regular expression for "./PATH", and whether it means directories only.
+local function expression(pattern)
+  local bare = pattern:gsub("/+$", "")
+  while bare:sub(1, 3) == "**/" do -- at any depth, the top too, which is where a bare name is looked for as well
+    bare = bare:sub(4)
+  end
+  local anywhere = bare:sub(1, 1) == "/" and "" or "(.*/)?"
+  return "\\./" .. anywhere .. regex((bare:gsub("^/", ""))), pattern:find("/$") ~= nil
+end
+
+--- For the far side's own program.
+---@param list string[]
+---@return { regex: string, directories: boolean }[]
+function patterns.for_far(list)
+  local found = {}
+  for i, pattern in ipairs(list) do
+    local text, directories = expression(pattern)
+    found[i] = { regex = text, directories = directories }
+  end
+  return found
+end
+
 --- Arguments of `find .` that go before what it does with a name: they prune what is left out.
 ---@param list string[]
 ---@return string[]
@@ -90,16 +112,11 @@ function patterns.for_find(list)
     if i > 1 then
       argv[#argv + 1] = "-o"
     end
-    local only_directories = pattern:find("/$") ~= nil
-    local bare = pattern:gsub("/+$", "")
-    while bare:sub(1, 3) == "**/" do -- at any depth, the top too, which is where a bare name is looked for as well
-      bare = bare:sub(4)
-    end
+    local text, only_directories = expression(pattern)
     if only_directories then
       table.move({ "-type", "d" }, 1, 2, #argv + 1, argv)
     end
-    local anywhere = bare:sub(1, 1) == "/" and "" or "(.*/)?"
-    table.move({ "-regex", "\\./" .. anywhere .. regex((bare:gsub("^/", ""))) }, 1, 2, #argv + 1, argv)
+    table.move({ "-regex", text }, 1, 2, #argv + 1, argv)
   end
   table.move({ ")", "-prune", "-o" }, 1, 3, #argv + 1, argv)
   return argv

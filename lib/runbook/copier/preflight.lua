@@ -48,13 +48,20 @@ end
 
 local function tools(pair, look)
   local know = {}
-  check_tools(pair.from, look.from, know)
-  check_tools(pair.to, look.to, know)
-  if not ends.are_one_machine(look.from, look.to) then
+  if look.engine.name == "rsync" then
+    check_tools(pair.from, look.from, know)
+    check_tools(pair.to, look.to, know)
+  end
+  local kind = pair:route(look).kind
+  if kind == "pull" or kind == "push" then
+    local by, facts = pair.to.place, look.to
+    if kind == "push" then
+      by, facts = pair.from.place, look.from
+    end
     for _, tool in ipairs { "ssh", "ssh-add", "ssh-agent" } do
-      if not look.to.has[tool] then
-        stop { kind = "missing", target = pair.to.place.name, message = ("there is no %s on %s"):format(tool, pair.to.place.name),
-          hint = pair.to.place:by_hand { "apt-get", "install", "openssh-client" } }
+      if not facts.has[tool] then
+        stop { kind = "missing", target = by.name, message = ("there is no %s on %s"):format(tool, by.name),
+          hint = by:by_hand { "apt-get", "install", "openssh-client" } }
       end
     end
   end
@@ -216,7 +223,7 @@ function preflight.checks(pair)
     { "both servers answer and have what a copy needs", tools }, { "source and target are two directories", two_directories },
     { "the source is all there and can be read", source_is_whole }, { "the target is empty, or filled by us", target_is_ours },
     { "what is copied", size }, { "the target has room", room }, { "owners", owners }, { "clocks", clocks }, { "names", names },
-    { "pipes, devices, hardlinks", kinds }, { "the target reaches the source", the_route },
+    { "pipes, devices, hardlinks", kinds }, { "the two ends reach each other", the_route },
   } do
     list[#list + 1] = { row[1], function() return row[2](pair, pair:look()) end }
   end

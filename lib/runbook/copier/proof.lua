@@ -1,7 +1,6 @@
 --- Proof that two ends are the same, and that they stay it: both are walked, and what was seen is kept as receipts.
 
 local effect = require "runbook.effect"
-local ends = require "runbook.copier.ends"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local human = require "runbook.human"
@@ -16,7 +15,6 @@ local units = require "runbook.units"
 
 local proof = {}
 
-local AT_ONCE = 4
 local PERIODS = 3 -- of quiet that are waited for
 
 local function home_of(path)
@@ -50,15 +48,15 @@ end
 
 -- What is changed twice is waited for once more: a node may still be flushing what a stopped pod wrote.
 local function wait_for_quiet(pair, seconds)
-  local mark = scan.survey(pair.from, pair.exclude).mark
-  local changed
+  local look = pass.look(pair, false)
+  local mark, changed = look.survey.mark, nil
   for period = 1, PERIODS do
     task.sleep(seconds)
-    changed = scan.changed(pair.from, mark, pair.exclude)
+    changed = look.engine.changed(pair, mark, look)
     if #changed == 0 then
       return
     end
-    mark = scan.survey(pair.from, pair.exclude).mark
+    mark = look.engine.look(pair, look, false).mark
     if period < PERIODS then
       events.notice(("%s still changes (%s); I look for another %s"):format(tostring(pair.from), meter.shown(changed[1].path),
         units.duration(seconds)))
@@ -83,53 +81,12 @@ function proof.must_be_quiet(pair, seconds)
     end
     return
   end
-  local changed = scan.changed(pair.from, passes[#passes].mark, pair.exclude)
+  local look = pass.look(pair, false)
+  local mark = passes[#passes].mark
+  local changed = look.survey.mark ~= mark and look.engine.changed(pair, mark, look) or {}
   if #changed > 0 then
     raise_writers(pair, changed, "stop them, then do the final pass again: `runbook resume --again final`")
   end
-end
-
-local function same(a, b)
-  return a.names == b.names and (a.attributes == b.attributes or a.attributes == "none" or b.attributes == "none")
-end
-
-local function describe(name, differences)
-  local words = {}
-  for i, one in ipairs(differences) do
-    words[i] = ("%s (%d): %s"):format(one.kind, one.count, meter.shown(table.concat(one.examples, ", ")))
-  end
-  return ("%s: %s"):format(meter.shown(name), #words > 0 and table.concat(words, "; ") or "changed while it was compared")
-end
-
--- Both ends of one unit, side by side.
-local function compare(pair, unit, exclude)
-  local a, b
-  task.all {
-    function() a = scan.fingerprint(pair.from, unit, { owner = pair.owner, exclude = exclude }) end,
-    function() b = scan.fingerprint(pair.to, unit, { owner = "keep", exclude = exclude }) end,
-  }
-  for _, one in ipairs { { pair.from, a }, { pair.to, b } } do
-    if #one[2].problems > 0 then
-      errors.raise {
-        kind = "refused", code = "EUNREADABLE", target = one[1].place.name,
-        message = ("%s: %d names cannot be read: %s"):format(meter.shown(unit), #one[2].problems, one[2].problems[1]),
-      }
-    end
-  end
-  return a, b
-end
-
-local function prove(pair, unit, exclude)
-  local a, b = compare(pair, unit, exclude)
-  if not same(a, b) then
-    local differences = scan.differences(pair.from, pair.to, unit, { owner = pair.owner, exclude = exclude })
-    errors.raise { kind = "conflict", code = "EDIFFERENT", target = pair.to.place.name, message = describe(unit, differences) }
-  end
-  local compared = a.attributes ~= "none" and b.attributes ~= "none"
-  record.add_receipt(pair, unit, "scanned", {
-    entries = b.entries, files = b.files, bytes = b.bytes, names = b.names, attributes = compared and b.attributes or "none",
-    source_names = a.names, source_attributes = a.attributes,
-  })
 end
 
 local function must_hold_nothing_else(pair, from, to)
@@ -200,19 +157,16 @@ function proof.verify(pair)
   pass.must_be_complete(pair, look.survey, look.passes, look.known)
   must_hold_nothing_else(pair, look.from, look.to)
   local list, left = units_of(pair, look.survey)
-  local failures, done, said = {}, 0, -1
-  task.each(list, { limit = AT_ONCE }, function(unit)
-    local ok, err = xpcall(prove, errors.handler, pair, unit, exclude_for(pair, unit, left))
-    if not ok and errors.is_cancelled(err) then
-      error(err, 0)
-    end
-    failures[unit] = not ok and err or nil
-    done = done + 1
-    if time.now() - said >= 1 or done == #list then
-      said = time.now()
-      events.emit { type = "progress", unit_name = "homes", done = done, total = #list, text = "compared" }
-    end
-  end)
+  local said = -1
+  local failures = look.engine.verify(pair, look, {
+    units = list, left = left, exclude_of = function(unit) return exclude_for(pair, unit, left) end,
+    tell = function(done)
+      if time.now() - said >= 1 or done == #list then
+        said = time.now()
+        events.emit { type = "progress", unit_name = "homes", done = done, total = #list, text = "compared" }
+      end
+    end,
+  })
   local session = task.context().session
   if session and session.journal then
     session.journal:commit()
@@ -225,13 +179,21 @@ function proof.verify(pair)
     units.count(t.files), units.size(t.bytes), #left > 0 and (", %d left out on purpose"):format(#left) or ""))
 end
 
+-- What can be said of all of them.
+local function lowest(total)
+  if total.units == 0 or total.sent + total.left > 0 then
+    return "sent"
+  end
+  return total.scanned > 0 and "scanned" or "hashed"
+end
+
 --- See copier:receipts.
 ---@async
 ---@param pair table
 ---@return table
 function proof.receipts(pair)
   local all = record.receipts(pair)
-  local total = { units = 0, entries = 0, files = 0, bytes = 0, scanned = 0, sent = 0, left = 0 }
+  local total = { units = 0, entries = 0, files = 0, bytes = 0, hashed = 0, scanned = 0, sent = 0, left = 0 }
   local by_name = {}
   for name, r in pairs(all) do
     by_name[record.printable(name)] = r
@@ -243,16 +205,19 @@ function proof.receipts(pair)
   end
   return {
     schema = 1, from = tostring(pair.from), to = tostring(pair.to), owner = pair.owner, exclude = pair.exclude,
-    level = total.units > 0 and total.scanned == total.units and "scanned" or "sent", total = total, units = by_name,
+    level = lowest(total), total = total, units = by_name,
     passes = record.passes(pair),
   }
 end
 
-local function scanned(pair)
-  local list, all = {}, record.receipts(pair)
+local LEVELS = { scanned = true, hashed = true }
+
+-- Units that were proven, by the engine that did it.
+local function proven(pair)
+  local list, all, level = {}, record.receipts(pair), nil
   for unit, r in pairs(all) do
-    if r.level == "scanned" then
-      list[#list + 1] = unit
+    if LEVELS[r.level] then
+      list[#list + 1], level = unit, r.level
     end
   end
   table.sort(list)
@@ -260,7 +225,27 @@ local function scanned(pair)
     errors.raise({ kind = "missing", code = "ERECEIPT", message = ("there is no receipt for %s yet"):format(tostring(pair)),
       hint = "`verify` makes them" }, 3)
   end
-  return list, all
+  return list, all, level
+end
+
+local function engine_for(pair, level)
+  local look = pass.ends(pair)
+  if look.engine.level ~= level then
+    errors.raise({
+      kind = "conflict", code = "ERECEIPT", target = pair.to.place.name,
+      message = ("the receipts are of another kind (%s) than can be made now (%s)"):format(level, look.engine.level),
+      hint = "`verify` makes new ones, as long as both ends are the same",
+    }, 3)
+  end
+  return look
+end
+
+local function set_of(list)
+  local set = {}
+  for _, one in ipairs(list) do
+    set[one] = true
+  end
+  return set
 end
 
 --- Units whose target is not what its receipt says, and homes that are new there.
@@ -268,26 +253,18 @@ end
 ---@param pair table
 ---@return string[]
 function proof.changed_on_target(pair)
-  local list, all = scanned(pair)
-  local changed = {}
-  local facts = ends.look(pair.to)
-  local there = {}
-  for _, name in ipairs(facts.names) do
-    there[name] = true
+  local list, all, level = proven(pair)
+  local look = engine_for(pair, level)
+  local there, present, changed = set_of(look.to.names), {}, {}
+  for _, unit in ipairs(list) do
+    table.insert((unit == scan.LOOSE or there[unit]) and present or changed, unit)
   end
-  task.each(list, { limit = AT_ONCE }, function(unit)
-    if unit == scan.LOOSE or there[unit] then
-      local now = scan.fingerprint(pair.to, unit, { owner = "keep", exclude = pair.exclude })
-      if not same({ names = all[unit].names, attributes = all[unit].attributes }, now) then
-        changed[#changed + 1] = unit
-      end
-    else
-      changed[#changed + 1] = unit
-    end
-  end)
-  for _, unit in ipairs(scan.survey(pair.to, pair.exclude).units) do
-    if not all[unit.name] then
-      changed[#changed + 1] = unit.name
+  for _, unit in ipairs(look.engine.changed_since_receipts(pair, "target", present, all, look)) do
+    changed[#changed + 1] = unit
+  end
+  for _, name in ipairs(look.to.names) do
+    if not all[name] and not look.to.loose[name] then
+      changed[#changed + 1] = name
     end
   end
   table.sort(changed)
@@ -319,28 +296,45 @@ end
 ---@param pair table
 ---@param list string[]
 function proof.source_must_be_as_proven(pair, list)
-  local all, both = record.receipts(pair), {}
-  local names = {}
-  for _, name in ipairs(ends.look(pair.from).names) do
-    names[name] = true
-  end
+  local _, all, level = proven(pair)
+  local look = engine_for(pair, level)
+  local names, both, present = set_of(look.from.names), {}, {}
   for _, unit in ipairs(list) do
     local r = all[unit]
     if not r and names[unit] then
       both[#both + 1] = meter.shown(unit)
     elseif r and (unit == scan.LOOSE or names[unit]) then
-      local now = scan.fingerprint(pair.from, unit, { owner = pair.owner, exclude = pair.exclude })
-      if not same({ names = r.source_names, attributes = r.source_attributes }, now) then
-        both[#both + 1] = meter.shown(unit)
-      end
+      present[#present + 1] = unit
     end
   end
+  for _, unit in ipairs(look.engine.changed_since_receipts(pair, "source", present, all, look)) do
+    both[#both + 1] = meter.shown(unit)
+  end
+  table.sort(both)
   if #both > 0 then
     errors.raise({
       kind = "conflict", code = "EBOTH", target = pair.from.place.name,
       message = ("changed on both sides since the receipts: %s"):format(table.concat(both, ", ")),
       hint = "a person has to bring these together; nothing was copied back",
     }, 2)
+  end
+end
+
+--- Raises unless the target of a pair holds all there is at its source in these units.
+---@async
+---@param pair table
+---@param only table<string, true>
+function proof.must_hold(pair, only)
+  local engine = pass.ends(pair).engine
+  for name in pairs(only) do
+    for _, one in ipairs(engine.differences(pair, name)) do
+      if one.kind ~= "only on the target" and one.kind ~= "not proven" then
+        errors.raise {
+          kind = "conflict", code = "EDIFFERENT", target = pair.to.place.name,
+          message = ("%s: %s (%d): %s"):format(meter.shown(name), one.kind, one.count, table.concat(one.examples, ", ")),
+        }
+      end
+    end
   end
 end
 

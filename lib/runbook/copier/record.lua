@@ -2,6 +2,7 @@
 ---
 ---     .runbook/pair     who fills this directory from where, and that it was empty when that began
 ---     .runbook/units    every unit a pass put there, a line each
+---     .runbook/stamp    of the last pass: `closed` when it came to its end
 ---     .runbook/gone/    homes that vanished at the source after they had been copied
 ---
 --- Whoever finds the directory later, from whatever machine, can tell what is this pair's and what is not.
@@ -16,10 +17,14 @@ local units = require "runbook.units"
 
 local record = {}
 
--- Names as one word of a line.
-local function encode(name)
+--- A name as one word of a line, whatever its bytes.
+---@param name string
+---@return string
+function record.word(name)
   return (name:gsub("[^%w_.@|+=:,-]", function(c) return ("%%%02X"):format(c:byte()) end))
 end
+
+local encode = record.word
 
 --- The name of a unit as it is, from what the journal and the far side keep of it.
 ---@param word string
@@ -45,12 +50,15 @@ end
 local READ = [[
 cd -P -- "$1/.runbook" 2>/dev/null || exit 0
 [ -f pair ] || exit 0
-cat pair && echo -- && cat units]]
+cat pair
+if read -r token state <stamp; then printf 'token=%s\nstate=%s\nstamped=%s\n' "$token" "$state" "$(stat -c %.9Z stamp)"; fi 2>/dev/null
+echo -- && cat units]]
 
 --- What stands on the target.
 ---@async
 ---@param dir runbook.Dir
----@return { source: string, empty: boolean, began: string, units: table<string, true>, count: integer }?
+---@return { source: string, empty: boolean, began: string, units: table<string, true>, count: integer, token?: string,
+---  state?: "open"|"closed", stamped?: string }?  of the stamp: when it was made, seconds
 function record.read(dir)
   local text = dir.place:query_sh(READ, dir.path, { limit = 64 << 20 })
   local head, rest = (text .. "\n"):match("^(.-\n)%-%-\n(.*)$")
@@ -77,6 +85,24 @@ mkdir -p .runbook && chmod 700 .runbook && cd .runbook || exit 1
 if [ ! -f pair ]; then printf '%s' "$2" >pair.new && mv pair.new pair || exit 1; fi
 touch units
 LC_ALL=C sort -u units - >units.new && mv units.new units]]
+
+-- $1 the directory, $2 the stamp. Replaced whole, so that its ctime is that of the moment.
+local STAMP = [[
+umask 077
+cd -P -- "$1/.runbook" || exit 1
+printf '%s\n' "$2" >stamp.new && mv stamp.new stamp]]
+
+--- Say on the target that a pass is at work there, or has come to its end.
+---@async
+record.stamp = effect.verb {
+  name = "sync.stamp", class = "change", repeatable = true, quiet = true, inverse = effect.NOT_NEEDED,
+  target = function(dir) return dir.place.name end,
+  summary = function(dir, _, state)
+    return ("note in %s/.runbook that the pass %s"):format(dir.path, state == "open" and "is on" or "is over")
+  end,
+  by_hand = function(dir) return dir.place:by_hand { "vi", dir.path .. "/.runbook/stamp" } end,
+  body = function(dir, token, state) dir.place:sh(STAMP, dir.path, token .. " " .. state) end,
+}
 
 --- Write down, before anything is copied, which units the pair puts there.
 ---@async
@@ -221,6 +247,14 @@ function record.receipts(pair)
     found[record.unit_name(row.unit)] = json.decode(row.data)
   end
   return found
+end
+
+--- What this step's journal says of a unit: "done" when an earlier try finished it.
+---@param key string
+---@return string?
+function record.unit_state(key)
+  local j, step = journal(), task.context().step
+  return j and step and j:state("unit", step .. "/" .. key) or nil
 end
 
 --- Was this unit left out on purpose (`--leave`)?

@@ -1,6 +1,7 @@
---- How the data goes from source to target: straight, the target pulling, or on one machine without any connection.
+--- How the data goes from source to target: the target pulls, the source pushes, both talk through the operator, or they are
+--- one machine and no connection is needed.
 ---
---- A key is made for each pass. It may do one thing on the source: send units of one directory (copier/rsync.lua).
+--- A key is made for each pass and lies at neither end. Where it opens a door it may do one thing: what the engine says.
 
 local effect = require "runbook.effect"
 local ends = require "runbook.copier.ends"
@@ -28,10 +29,10 @@ local function split_port(text, port)
   return host or text, math.tointeger(tonumber(given)) or port
 end
 
--- Where the target may find the source, best first.
-local function candidates(pair, info)
-  if pair.from.place.seen_from_target then
-    local host, port = split_port(pair.from.place.seen_from_target, info.port)
+-- Where one machine may find another, best first.
+local function candidates(place, info)
+  if place.seen_from_target then
+    local host, port = split_port(place.seen_from_target, info.port)
     return { { host = host, port = port, given = true } }
   end
   local list, seen = {}, {}
@@ -53,55 +54,95 @@ local function shows_key(text, info)
   return false
 end
 
-local function raise_no_route(pair, tried)
-  local lines = {}
-  for i, one in ipairs(tried) do
-    lines[i] = ("  %s port %d: %s"):format(one.host, one.port, one.said)
+-- Does the ssh server of `there` answer `from`, with the key it shows us?
+local function probe(from, there)
+  local tried = { from = from, there = there }
+  if not there:identity() then
+    tried[1] = { host = there.name, port = 22, said = "it is reached without ssh" }
+    return nil, tried
   end
-  errors.raise {
-    kind = "unreachable", code = "EROUTE", target = pair.to.place.name,
-    message = ("%s cannot open a connection to the ssh server of %s\n%s"):format(pair.to.place.name, pair.from.place.name,
-      table.concat(lines, "\n")),
-    hint = ("a firewall rule is missing: from %s to %s, TCP port %d; or the source has another address there: give seen_from_target")
-      :format(pair.to.place.name, tried[1].host, tried[1].port),
-  }
-end
-
-local function find_source(pair, info)
-  local tried = {}
-  for _, one in ipairs(candidates(pair, info)) do
-    local said = pair.to.place:query_sh(KEYS, one.host, one.port, { timeout = 60 })
+  local info = require("runbook.ssh").identity(there)
+  for _, one in ipairs(candidates(there, info)) do
+    local said = from:query_sh(KEYS, one.host, one.port, { timeout = 60 })
     if shows_key("\n" .. said, info) then
-      return one
+      return { host = one.host, port = one.port, user = info.user, host_key = info.key_type .. " " .. info.key }
     end
     one.said = said:find(" ssh%-") and "another server answers there" or said:match("([^\n]*[%a][^\n]*)%s*$") or "no answer"
     one.said = one.said:gsub("^#.*$", "no answer")
     tried[#tried + 1] = one
   end
-  raise_no_route(pair, tried)
+  return nil, tried
 end
 
---- The route of a pair: reads only.
+local function describe(tried)
+  local lines = { ("%s cannot open a connection to the ssh server of %s"):format(tried.from.name, tried.there.name) }
+  for i, one in ipairs(tried) do
+    lines[i + 1] = ("  %s port %d: %s"):format(one.host, one.port, one.said)
+  end
+  return table.concat(lines, "\n")
+end
+
+local function missing_rule(tried)
+  return ("a firewall rule is missing: from %s to %s, TCP port %d"):format(tried.from.name, tried[1].host, tried[1].port)
+end
+
+local function raise_no_route(tried)
+  errors.raise {
+    kind = "unreachable", code = "EROUTE", target = tried.from.name, message = describe(tried),
+    hint = missing_rule(tried) .. "; or the other end has another address there: give seen_from_target",
+  }
+end
+
+local function pull(pair)
+  local found, tried = probe(pair.to.place, pair.from.place)
+  if found then
+    found.kind, found.text = "pull", ("the target pulls from %s port %d"):format(found.host, found.port)
+  end
+  return found, tried
+end
+
+local function push(pair)
+  local found, tried = probe(pair.from.place, pair.to.place)
+  if found then
+    found.kind, found.text = "push", ("the source pushes to %s port %d"):format(found.host, found.port)
+  end
+  return found, tried
+end
+
+local function through_us(tried)
+  local why = tried and (": %s; %s"):format(describe(tried):gsub("\n%s*", "; "), missing_rule(tried)) or ""
+  return { kind = "operator", text = "all bytes go through this machine" .. why }
+end
+
+--- The route of a pair: reads only. What an engine cannot use is not tried.
 ---@async
----@param pair table
+---@param pair table  `route`: the one that is wanted
 ---@param from table  facts
 ---@param to table
----@return { kind: "local"|"pull", host?: string, port?: integer, user?: string, host_key?: string, text: string }
-function route.find(pair, from, to)
-  if ends.are_one_machine(from, to) then
+---@param can table<string, true>  routes of the engine
+---@return { kind: "local"|"pull"|"push"|"operator", host?: string, port?: integer, user?: string, host_key?: string, text: string }
+function route.find(pair, from, to, can)
+  local wanted = pair.route_wanted
+  if wanted and not can[wanted] then
+    errors.raise { kind = "usage", message = ("the route `%s` needs our program at both ends"):format(wanted) }
+  elseif not wanted and ends.are_one_machine(from, to) then
     return { kind = "local", text = ("both directories are on %s: no connection is needed"):format(pair.to.place.name) }
-  elseif not pair.from.place:identity() then
-    errors.raise {
-      kind = "unreachable", code = "EROUTE", message = ("%s is reached without ssh, so that no other machine can pull from it")
-        :format(pair.from.place.name), hint = "name the source as a host, with an ssh server the target can reach",
-    }
+  elseif wanted == "operator" then
+    return through_us()
   end
-  local info = require("runbook.ssh").identity(pair.from.place)
-  local found = find_source(pair, info)
-  return {
-    kind = "pull", host = found.host, port = found.port, user = info.user, host_key = info.key_type .. " " .. info.key,
-    text = ("the target pulls from %s port %d"):format(found.host, found.port),
-  }
+  local found, tried
+  if wanted ~= "push" then
+    found, tried = pull(pair)
+  end
+  if not found and can.push and wanted ~= "pull" then
+    local tried_push
+    found, tried_push = push(pair)
+    tried = tried or tried_push
+  end
+  if not found and (wanted or not can.operator) then
+    raise_no_route(tried)
+  end
+  return found or through_us(tried)
 end
 
 local function addresses_of(place)
@@ -114,58 +155,61 @@ local function addresses_of(place)
   return #list > 0 and table.concat(list, ",") or nil
 end
 
-local function make_key(pair, gently, addresses, job)
+-- Who opens the connection, and who is entered.
+local function sides(pair, r)
+  if r.kind == "push" then
+    return pair.from.place, pair.to.place
+  end
+  return pair.to.place, pair.from.place
+end
+
+local function make_key(pair, r, addresses, o)
+  local by, into = sides(pair, r)
   return require("runbook.ssh").with_key {
-    from = pair.to.place, to = pair.from.place, expires = 7 * DAY, from_address = addresses, job = job,
-    command = rsync.sender { path = pair.from.path, sudo = pair.from.place.sudo, gently = gently },
+    from = by, to = into, expires = 7 * DAY, from_address = addresses, job = o.job, command = o.command,
   }
 end
 
--- Does the key open the door? The source's end answers, and refuses, what is no request of ours.
+-- Does the key open the door? The other end answers, and refuses, what is no request of ours.
 local function try_key(pair, r, key)
   local argv = key:argv({ "sh", "-c", '$RUNBOOK_SSH $1 "$2" true', "sh", rsync.ssh_options(), r.host },
     { host_key = r.host_key, port = r.port, user = r.user })
   argv.stdin, argv.reads, argv.timeout = key.private, true, 60
-  local _, _, stderr = pair.to.place:exec(argv)
+  local _, _, stderr = sides(pair, r):exec(argv)
   return stderr:find("runbook: refused", 1, true) ~= nil, stderr
 end
 
 local function raise_refused(pair, r, stderr)
+  local by, into = sides(pair, r)
   local said = stderr:match("([^\n]+)%s*$") or "nothing was said"
   local auth = stderr:find("Permission denied", 1, true) or stderr:find("password is required", 1, true)
   errors.raise {
-    kind = auth and "auth" or "unreachable", code = "EROUTE", target = pair.to.place.name, stderr = stderr,
-    message = ("%s cannot log in to %s as %s with the key of this pass: %s"):format(pair.to.place.name, r.host, r.user, said),
-    hint = auth and ("the ssh server of %s must let %s in by ~/.ssh/authorized_keys"):format(pair.from.place.name, r.user) or nil,
+    kind = auth and "auth" or "unreachable", code = "EROUTE", target = by.name, stderr = stderr,
+    message = ("%s cannot log in to %s as %s with the key of this pass: %s"):format(by.name, r.host, r.user, said),
+    hint = auth and ("the ssh server of %s must let %s in by ~/.ssh/authorized_keys"):format(into.name, r.user) or nil,
   }
 end
 
---- Open the route for a pass: a key is made, put on the source and tried.
+--- Open the route for a pass: a key is made, put where it is needed and tried.
 ---@async
 ---@param pair table
 ---@param r table  what `find` gave
----@param gently boolean  the source has users
----@param job string  the name of the jobs that use it
----@return { remote: boolean, stdin?: any, source: fun(unit: string): string, wrap: fun(argv: string[]): string[] }
-function route.open(pair, r, gently, job)
-  if r.kind == "local" then
-    local base = pair.from.path
-    return {
-      remote = false,
-      source = function(unit) return unit == "." and base .. "/" or ("%s/%s/"):format(base, unit) end,
-      wrap = function(argv) return argv end,
-    }
+---@param o { command: string, job: string }  the only thing the key may do; the name of the jobs that use it
+---@return { remote: boolean, stdin?: any, host?: string, key?: table, wrap: fun(argv: string[]): string[] }
+function route.open(pair, r, o)
+  if r.kind == "local" or r.kind == "operator" then
+    return { remote = false, wrap = function(argv) return argv end }
   end
-  local addresses = not pair.unbound and addresses_of(pair.to.place) or nil
-  local key = make_key(pair, gently, addresses, job)
+  local by, into = sides(pair, r)
+  local addresses = not pair.unbound and addresses_of(by) or nil
+  local key = make_key(pair, r, addresses, o)
   if not effect.planning() then
     local good, said = try_key(pair, r, key)
     if not good and addresses and said:find("Permission denied", 1, true) then
       key:done()
       pair.unbound = true
-      events.notice(("%s sees %s under another address than its own; the key is not bound to one"):format(pair.from.place.name,
-        pair.to.place.name))
-      key = make_key(pair, gently, nil, job)
+      events.notice(("%s sees %s under another address than its own; the key is not bound to one"):format(into.name, by.name))
+      key = make_key(pair, r, nil, o)
       good, said = try_key(pair, r, key)
     end
     if not good then
@@ -173,10 +217,8 @@ function route.open(pair, r, gently, job)
       raise_refused(pair, r, said)
     end
   end
-  local host = r.host:find(":", 1, true) and "[" .. r.host .. "]" or r.host
   return {
-    remote = true, key = key, stdin = key.private,
-    source = function() return host .. ":." end,
+    remote = true, key = key, stdin = key.private, host = r.host:find(":", 1, true) and "[" .. r.host .. "]" or r.host,
     wrap = function(argv) return key:argv(argv, { host_key = r.host_key, port = r.port, user = r.user }) end,
   }
 end

@@ -331,6 +331,17 @@ local function by_words(text)
   end
 end
 
+--- What ssh, or our end behind it, said of a connection between the two machines.
+---@param text string
+---@return string? kind
+---@return string? words
+function rsync.said(text)
+  local found = by_words(text)
+  if found then
+    return found[1], found[2]
+  end
+end
+
 --- What the end of a pass over a unit means. Returns nil when it is good, or good enough (`settled`: nobody writes any more, so
 --- nothing is left to a later pass).
 ---@param status integer

@@ -1,0 +1,284 @@
+--- What is known of both ends of a pair, kept on this machine from pass to pass (core: runbook.core.manifest).
+---
+--- A directory for each pair below the state directory. What it says of the target is believed as long as the target bears the
+--- stamp that our last pass left there and no pass was cut since; else the target is looked at again. What was proven stays
+--- proven only for files whose inode and ctime are what they were.
+
+local core = require "runbook.core.file"
+local digest = require "runbook.core.digest"
+local effect = require "runbook.effect"
+local errors = require "runbook.errors"
+local far = require "runbook.copier.far"
+local json = require "runbook.json"
+local manifest = require "runbook.core.manifest"
+local patterns = require "runbook.copier.patterns"
+local record = require "runbook.copier.record"
+local retry = require "runbook.retry"
+local store = require "runbook.store"
+local time = require "runbook.core.time"
+
+local known = {}
+
+local VERSION = 1
+
+---@class runbook.copier.Known
+---@field directory string
+---@field state { token?: string, boot?: string, clean: table<string, true>, doubt: table<string, "cut"|"look"> }  doubt: units of
+---  the target that are looked at again whatever its stamp says
+local Known = {}
+local known_mt = { __index = Known }
+
+local function own(...)
+  return effect.own(...)
+end
+
+local function check(what, ...)
+  return errors.check(nil, what, ...)
+end
+
+local function read_state(path)
+  local text = own(core.read, path)
+  local ok, value = pcall(json.decode, text or "")
+  local state = { clean = {}, doubt = {} }
+  if ok and type(value) == "table" and value.version == VERSION then
+    state.token, state.boot = value.token, value.boot
+    for _, name in ipairs(value.clean or {}) do
+      state.clean[record.unit_name(name)] = true
+    end
+    for name, why in pairs(value.doubt or {}) do
+      state.doubt[record.unit_name(name)] = why
+    end
+  end
+  return state
+end
+
+--- What is known of a pair; nothing is looked at.
+---@async
+---@param pair table
+---@param from table  facts of its ends
+---@param to table
+---@return runbook.copier.Known
+function known.open(pair, from, to)
+  local words = { record.source(from), record.source(to), pair.owner }
+  table.move(pair.exclude, 1, #pair.exclude, 4, words)
+  local directory = store.pair(digest.sha256(table.concat(words, "\n")):sub(1, 16))
+  return setmetatable({ pair = pair, directory = directory, state = read_state(directory .. "/state") }, known_mt)
+end
+
+--- Keep the state. Without `token` the target is looked at next time.
+---@async
+function Known:save()
+  local clean, doubt = {}, {}
+  for name in pairs(self.state.clean) do
+    clean[#clean + 1] = record.word(name)
+  end
+  for name, why in pairs(self.state.doubt) do
+    doubt[record.word(name)] = why
+  end
+  table.sort(clean)
+  local text = json.encode({ version = VERSION, token = self.state.token, boot = self.state.boot, clean = clean, doubt = doubt },
+    { sorted = true })
+  check("keep what is known of the pair", own(core.write, self.directory .. "/state", text, { mode = tonumber("600", 8) }))
+end
+
+local function dir_of(self, side)
+  return side == "source" and self.pair.from or self.pair.to
+end
+
+-- Streams of the far side into a sink, from the start when a connection broke.
+local function feed(place, args, what, request, open_sink)
+  return retry.call({ target = place.name, what = what, reads = true, tries = place.backend.tries and place.backend:tries() }, function()
+    local sink <close> = assert(own(open_sink))
+    far.run(place, args, {
+      input = request, on_data = function(bytes) errors.check(place.name, what, sink:write(bytes)) end,
+    })
+    return errors.check(place.name, what, sink:finish())
+  end)
+end
+
+--- Look at one side.
+---@async
+---@param side "source"|"target"
+---@param o? { gently?: boolean, only?: string[], ours_until?: number, fresh?: boolean }  ours_until: see core
+---@return runbook.core.manifest.report report  and `seconds`
+function Known:scan(side, o)
+  o = o or {}
+  local dir, began = dir_of(self, side), time.now()
+  local request = check("read what is known", own(manifest.request, {
+    directory = self.directory, side = side, gently = o.gently, only = o.only, fresh = o.fresh,
+    exclude = patterns.for_far(self.pair.exclude), not_units = patterns.NOT_UNITS,
+  }))
+  local report = feed(dir.place, { "scan", dir.path }, "looking", request, function()
+    return manifest.scan {
+      directory = self.directory, side = side, only = o.only, owner = side == "source" and self.pair.owner or nil,
+      ours_until = o.ours_until,
+    }
+  end)
+  report.seconds = time.now() - began
+  for _, unit in ipairs(report.units) do
+    self.state.clean[unit.name] = unit.same and self.state.clean[unit.name] or nil
+  end
+  return report
+end
+
+--- Until when what stands on the target is this pair's, as its record there says: for ever while a pass is on, or was cut; up
+--- to the end of the last pass when what we knew of it is lost; nil when nothing can be said.
+---@param there table?  what record.read gave
+---@return number?
+function Known:ours_until(there)
+  if not there or not there.empty then
+    return nil
+  elseif there.state ~= "closed" then
+    return math.huge
+  end
+  return self.state.token ~= there.token and tonumber(there.stamped) or nil
+end
+
+--- Does the target bear the stamp of our last pass?
+---@param there table?
+---@return boolean
+function Known:is_as_left(there)
+  return there ~= nil and there.state == "closed" and self.state.token ~= nil and self.state.token == there.token
+end
+
+--- Look again at the units of the target of which the last pass does not know how they are.
+---@async
+function Known:scan_doubtful()
+  for _, way in ipairs { "cut", "look" } do
+    local only = {}
+    for name, why in pairs(self.state.doubt) do
+      only[#only + 1] = why == way and name or nil
+      self.state.clean[name] = nil
+    end
+    if #only > 0 then
+      self:scan("target", { only = only, ours_until = way == "cut" and math.huge or nil })
+    end
+  end
+  self.state.doubt = {}
+end
+
+-- Somebody else's work is not what was cut; only units that we may have been in are looked through.
+function Known:clean_up()
+  local request = check("read what is known", own(manifest.request, { directory = self.directory, side = "target", fresh = true,
+    exclude = {}, not_units = patterns.NOT_UNITS }))
+  far.clean(self.pair.to, request)
+end
+
+--- How both sides of a unit differ.
+---@async
+---@param unit string
+---@return runbook.core.manifest.comparison comparison
+function Known:compare(unit)
+  local found, message, code = own(manifest.compare, self.directory, unit, { owner = self.pair.owner })
+  if code == "ENOENT" then
+    return { entries = 0, equal = 0, proven = 0, missing = 0, different = 0, extra = 0, extra_ours = 0, unproven = { files = 0, bytes = 0 },
+      to_send = { files = 0, bytes = 0 }, kinds = {} }
+  end
+  return check("compare", found, message, code)
+end
+
+--- The target was restarted since the last pass: what it had not written down may be lost.
+---@async
+---@param boot string
+function Known:note_boot(boot)
+  if self.state.boot and self.state.boot ~= boot then
+    check("forget what was proven", own(manifest.distrust, self.directory))
+    self.state.clean = {}
+  end
+  self.state.boot = boot
+end
+
+-- Both ends of what is not proven are read, side by side.
+local function prove_chunk(self, chunk)
+  local done = {}
+  require("runbook.task").each({ "source", "target" }, {}, function(side)
+    local dir = dir_of(self, side)
+    done[side] = feed(dir.place, { "prove", dir.path }, "reading", chunk.bytes, function() return chunk:results(side) end)
+  end)
+  return done
+end
+
+--- Read what is equal as far as names and times go, and was not read yet, at both ends.
+---@async
+---@param units string[]
+---@param on_progress? fun(files: integer, bytes: integer)
+---@return table<string, true> units  of which something was read
+function Known:prove(units, on_progress)
+  local proof <close> = own(manifest.unproven, { directory = self.directory, units = units, owner = self.pair.owner })
+  local files, bytes, seen = 0, 0, {}
+  for chunk in function() return check("look for what is not proven", own(proof.next, proof)) end do
+    prove_chunk(self, chunk)
+    files, bytes = files + chunk.files, bytes + chunk.size
+    for _, unit in ipairs(chunk.units) do
+      seen[unit] = true
+    end
+    if on_progress then
+      on_progress(files, bytes)
+    end
+  end
+  for unit in pairs(seen) do
+    check("keep what was proven", own(proof.settle, proof, unit))
+  end
+  return seen
+end
+
+local WORDS = {
+  EACCES = "Permission denied", EPERM = "Operation not permitted", EIO = "Input/output error", ESTALE = "Stale file handle",
+  ENAMETOOLONG = "File name too long", ELOOP = "Too many levels of symbolic links",
+}
+
+local function problems_of(report)
+  local list = {}
+  for _, unit in ipairs(report.units) do
+    for _, one in ipairs(unit.problems) do
+      if one.errno ~= 0 then
+        local path = unit.name == "." and one.path or one.path == "" and unit.name or unit.name .. "/" .. one.path
+        list[#list + 1] = ("%s: %s"):format(path, WORDS[one.code] or one.code)
+      end
+    end
+  end
+  return list
+end
+
+local COUNTS = { "entries", "files", "directories", "bytes", "disk", "special", "linked" }
+
+local function later(a, b)
+  local as, an = a:match("^(%d+)%.?(%d*)")
+  local bs, bn = b:match("^(%d+)%.?(%d*)")
+  as, bs = math.tointeger(as), math.tointeger(bs)
+  return as > bs or as == bs and an > bn
+end
+
+--- Is a moment, as "SECONDS.NANOSECONDS", after another?
+known.is_later = later
+
+--- A scan as what the passes go by; see scan.survey.
+---@param report runbook.core.manifest.report
+---@param facts table  of that end
+---@return table survey
+function known.survey(report, facts)
+  local s = {
+    units = {}, by_name = {}, owners = {}, mark = "0.0", total = {}, mount = facts.mount, seconds = report.seconds,
+    device = ("%d:%d"):format(report.device, report.inode), file_system = report.file_system, clock = report.clock, skew = facts.skew,
+    problems = problems_of(report), report = report,
+  }
+  for _, key in ipairs(COUNTS) do
+    s.total[key] = 0
+  end
+  for _, unit in ipairs(report.units) do
+    s.units[#s.units + 1], s.by_name[unit.name] = unit, unit
+    for _, key in ipairs(COUNTS) do
+      s.total[key] = s.total[key] + unit[key]
+    end
+    for owner, n in pairs(unit.owners) do
+      s.owners[owner] = (s.owners[owner] or 0) + n
+    end
+    s.mark = later(unit.newest_ns, s.mark) and unit.newest_ns or s.mark
+  end
+  if tonumber(s.mark:match("^%d+")) > s.clock then -- a file of the future would hide every later change
+    s.mark = ("%d.0"):format(s.clock // 1)
+  end
+  return s
+end
+
+return known

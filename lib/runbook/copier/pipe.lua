@@ -1,0 +1,214 @@
+--- One shard on its way from source to target: `far send` there, `far receive` here, joined as the route says.
+---
+---     local   both on the target's machine, a pipe between them
+---     pull    a job on the target:  ssh SOURCE runbook-send < work | far receive > results
+---     push    a job on the source:  far send < work | ssh TARGET runbook-receive > results
+---     operator  two commands of ours, joined here; a cut of either ends both, and the next round looks what was done
+---
+--- What a key opens on the other side is a command of ours, whose flags are looked at one by one.
+
+local command = require "runbook.place.command"
+local digest = require "runbook.core.digest"
+local errors = require "runbook.errors"
+local far = require "runbook.copier.far"
+local meter = require "runbook.copier.meter"
+local rsync = require "runbook.copier.rsync"
+local shell = require "runbook.shell"
+local stream = require "runbook.core.stream"
+local task = require "runbook.task"
+
+local pipe = {}
+
+-- $1 what may be asked for, $2 the program, $3 the directory, $4 what the other end asks. The program itself looks at numbers.
+local FORCED = [[
+set -f;
+refuse() { echo "runbook: refused: $1" >&2; exit 64; };
+what=$1 program=$2 root=$3;
+set -- $4;
+[ "$1" = "runbook-$what" ] || refuse "$1";
+shift;
+for word do
+  case $what:$word in
+    send:--gently|send:--rate=*|send:--quiet=*|send:--threads=*) ;;
+    receive:--sync|receive:--owner=*|receive:--most-removed=*|receive:--threads=*) ;;
+    *) refuse "$word" ;;
+  esac;
+done;
+exec "$program" "$what" "$root" "$@"]]
+
+local function with_sudo(at, argv)
+  if not at.sudo then
+    return argv
+  end
+  local words = type(at.sudo) == "string" and { "sudo", "-n", "-u", at.sudo, "--" } or { "sudo", "-n", "--" }
+  return table.move(argv, 1, #argv, #words + 1, words)
+end
+
+--- The only command that the key of a pass may run, on one line.
+---@param p table
+---@return string?
+function pipe.forced(p)
+  local kind = p.route.kind
+  if kind ~= "pull" and kind ~= "push" then
+    return nil
+  end
+  local what, dir = kind == "pull" and "send" or "receive", kind == "pull" and p.pair.from or p.pair.to
+  local program = kind == "pull" and p.programs.from or p.programs.to
+  local argv = { "sh", "-c", (FORCED:gsub("\n%s*", " ")), "runbook-" .. what, what, program.path, dir.path }
+  return shell.join(with_sudo(dir.place, argv)) .. ' "$SSH_ORIGINAL_COMMAND"'
+end
+
+local function send_flags(p)
+  local flags = {}
+  if not p.settled then
+    flags[1] = "--gently"
+    if p.pair.quiet and p.pair.quiet < math.huge then
+      flags[2] = ("--quiet=%d"):format(math.max(1, p.pair.quiet * 1e9) // 1)
+    end
+    if p.pair.rate then
+      flags[#flags + 1] = ("--rate=%d"):format(math.max(1, p.pair.rate // p.pair.workers))
+    end
+  end
+  return flags
+end
+
+local function receive_flags(p)
+  local flags = { p.settled and "--sync" or nil }
+  if p.pair.owner ~= "keep" then
+    flags[#flags + 1] = "--owner=" .. p.pair.owner
+  end
+  return flags
+end
+
+local function joined(...)
+  local words = {}
+  for _, list in ipairs { ... } do
+    table.move(list, 1, #list, #words + 1, words)
+  end
+  return words
+end
+
+-- The two halves as lines of shell; the side with the connection runs the one that the key's agent helps.
+local function halves(p)
+  local from, to = p.pair.from, p.pair.to
+  local send = shell.join(joined({ p.programs.from.path, "send", from.path }, send_flags(p)))
+  local receive = shell.join(joined({ p.programs.to.path, "receive", to.path }, receive_flags(p)))
+  local connect = ("$RUNBOOK_SSH %s %s "):format(rsync.ssh_options(), shell.quote(p.opened.host or ""))
+  if p.route.kind == "pull" then
+    send = connect .. shell.quote(table.concat(joined({ "runbook-send" }, send_flags(p)), " "))
+  elseif p.route.kind == "push" then
+    receive = connect .. shell.quote(table.concat(joined({ "runbook-receive" }, receive_flags(p)), " "))
+  end
+  return send, receive
+end
+
+-- The work is a file that nobody else sees, open before it is unlinked: nothing is left of it, whatever happens.
+local function script_of(p, file)
+  local send, receive = halves(p)
+  local path = shell.quote(file)
+  return ("LC_ALL=C; export LC_ALL; exec 3<%s && rm -f %s || exit 91; %s <&3 3<&- | %s 3<&-"):format(path, path, send, receive)
+end
+
+-- Of the commands between the two ends, in words of theirs.
+local function link_failure(p, stderr, status)
+  local kind, text = rsync.said(stderr)
+  if not kind and stderr:find("runbook%-far: ") then
+    local said = stderr:match("runbook%-far: ([^\n]+)")
+    kind = command.kind_of(said)
+    kind, text = kind ~= "exit" and kind or said:find "cut" and "lost" or "unknown", said
+  end
+  return errors.new {
+    kind = kind or "lost", code = "ESYNC", target = p.pair.to.place.name, status = status, stderr = stderr,
+    message = text or "the connection between the servers broke",
+  }
+end
+
+--- May another try mend it?
+---@param e runbook.Error
+---@return boolean
+function pipe.is_worth_another(e)
+  return e.kind == "lost" or e.kind == "timeout" or e.kind == "unreachable" or e.kind == "busy"
+end
+
+local function ended(p, sink, stderr, status)
+  local outcome, message, code = sink:finish()
+  if not outcome then
+    local kind = code == "EFORMAT" and "internal" or errors.kind(code)
+    errors.raise { kind = kind, code = code, target = p.pair.to.place.name, message = message }
+  elseif outcome.complete and status == 0 then
+    return outcome
+  end
+  local e = link_failure(p, stderr, status)
+  return outcome, { error = e, kind = e.kind, again = pipe.is_worth_another(e), cut = true }
+end
+
+local function write_work(at, program, shard)
+  local file = ("%s/work-%s"):format(program.folder, digest.hex(digest.random(6)))
+  at:write(file, shard.bytes, { mode = "600" })
+  return file
+end
+
+local function run_job(p, shard, sink)
+  local at = p.route.kind == "push" and p.pair.from.place or p.pair.to.place
+  local file = write_work(at, p.route.kind == "push" and p.programs.from or p.programs.to, shard)
+  local stderr = ""
+  local job = at:job {
+    name = p.job, argv = p.opened.wrap { "sh", "-c", script_of(p, file) }, stdin = p.opened.stdin, again = true,
+    about = ("copy %s from %s:%s to %s"):format(meter.of_units(shard.units), p.pair.from.place.name, p.pair.from.path, p.pair.to.path),
+  }
+  local how = job:wait { on_data = function(bytes, name)
+    if name == "stderr" then
+      stderr = (stderr .. bytes):sub(-4096)
+      return
+    end
+    errors.check(p.pair.to.place.name, "read the results", sink:write(bytes))
+    p.meter:follow(shard, sink:status())
+  end }
+  job:forget()
+  return stderr, how.status
+end
+
+-- Both ends are held by us, and what one says goes to the other.
+local function run_between(p, shard, sink)
+  local near, away = stream.pair()
+  local stderr, status = "", 0
+  local function run(place, args, input, on_data)
+    local ok, err = xpcall(far.carry, errors.handler, place, args, { input = input, on_data = on_data })
+    if not ok and errors.is_cancelled(err) then
+      error(err, 0)
+    elseif not ok then
+      stderr, status = stderr .. "runbook-far: " .. tostring(err.message) .. "\n", 1
+    end
+  end
+  task.all {
+    function()
+      run(p.pair.from.place, joined({ "send", p.pair.from.path }, send_flags(p)), shard.bytes, function(bytes)
+        errors.check(p.pair.to.place.name, "pass it on", near:write(bytes))
+      end)
+      near:close()
+    end,
+    function()
+      run(p.pair.to.place, joined({ "receive", p.pair.to.path }, receive_flags(p)), away, function(bytes)
+        errors.check(p.pair.to.place.name, "read the results", sink:write(bytes))
+        p.meter:follow(shard, sink:status())
+      end)
+      away:close()
+    end,
+  }
+  return stderr, status
+end
+
+--- Carry a shard; raises when it could not begin.
+---@async
+---@param p table
+---@param shard runbook.core.manifest.shard
+---@return runbook.core.manifest.outcome outcome
+---@return runbook.copier.Fault? fault  of all its units
+function pipe.run(p, shard)
+  local sink <close> = shard:results()
+  local run = p.route.kind == "operator" and run_between or run_job
+  local stderr, status = run(p, shard, sink)
+  return ended(p, sink, stderr, status)
+end
+
+return pipe

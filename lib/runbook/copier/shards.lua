@@ -1,0 +1,266 @@
+--- Shards of work on their way: a job for each, several at a time, and what they answer merged into what is known.
+
+local effect = require "runbook.effect"
+local errors = require "runbook.errors"
+local far = require "runbook.copier.far"
+local faults = require "runbook.copier.faults"
+local meter = require "runbook.copier.meter"
+local pipe = require "runbook.copier.pipe"
+local route = require "runbook.copier.route"
+local task = require "runbook.task"
+local units = require "runbook.units"
+
+local shards = {}
+
+-- A shard is what may be lost by a cut, and what one connection carries: some seconds of work at least.
+local LEAST_ENTRIES, MOST_ENTRIES = 10000, 100000
+local LEAST_BYTES, MOST_BYTES = 256 << 20, 64 << 30
+
+local function sum(list, key)
+  local n = 0
+  for _, unit in ipairs(list) do
+    n = n + unit[key]
+  end
+  return n
+end
+
+local function share(total, workers, least, most)
+  return math.max(least, math.min(most, (total + workers - 1) // workers))
+end
+
+--- Operations for a shard of these units.
+function shards.entries(p, list)
+  return share(sum(list, "entries"), p.pair.workers, LEAST_ENTRIES, MOST_ENTRIES)
+end
+
+--- Bytes for a shard of these units.
+function shards.bytes(p, list)
+  return share(sum(list, "bytes"), p.pair.workers, LEAST_BYTES, MOST_BYTES)
+end
+
+--- Make ready what the first shard needs: the program at both ends, and the way between them.
+---@async
+---@param p table
+function shards.open(p)
+  if p.opened then
+    return
+  end
+  p.programs = {}
+  local places = { p.pair.from.place, p.route.kind ~= "local" and p.pair.to.place or nil }
+  local installed = p.route.kind == "operator" and {} or task.all { -- the operator brings it with each command
+    function() return far.install(p.pair.to.place, p.job) end,
+    function() return places[2] and far.install(places[1], p.job) or nil end,
+  }
+  p.programs.to, p.programs.from = installed[1], installed[2] or installed[1]
+  for _, program in pairs { installed[1], installed[2] } do
+    table.insert(p.programs, program)
+  end
+  p.opened = route.open(p.pair, p.route, { command = pipe.forced(p), job = p.job })
+end
+
+local function note(p, unit, fault)
+  if fault.later and not p.settled then
+    return
+  end
+  p.faults[unit] = faults.worse(p.faults[unit], fault)
+end
+
+local REFUSED = {
+  ["not ours"] = "somebody else than this copy put it on the target, or changed it there",
+  ["not empty"] = "it is gone from the source, and something else was put into it on the target",
+  ["unreadable at the source"] = "nobody can see at the source whether it is still there",
+  ["in the way"] = "something else stands where it belongs",
+}
+
+-- What was not even asked of the far side is not told apart by unit; each unit it may be of is compared afterwards.
+local function note_refused(p, shard)
+  for _, refused in ipairs(shard.refused) do
+    table.insert(p.refused, { kind = refused.kind, count = refused.count, examples = refused.examples })
+  end
+end
+
+local function note_outcome(p, shard, outcome, failure)
+  local t = p.totals
+  t.bytes, t.files, t.vanished = t.bytes + outcome.bytes, t.files + outcome.files, t.vanished + outcome.vanished
+  t.created, t.deleted = t.created + outcome.created, t.deleted + outcome.removed
+  for unit, list in pairs(outcome.failures) do
+    for _, one in ipairs(list) do
+      note(p, unit, faults.of(one))
+    end
+  end
+  if failure then
+    for _, unit in ipairs(shard.units) do
+      note(p, unit, failure)
+    end
+  end
+end
+
+local carry = effect.verb {
+  name = "sync.carry", class = "change", repeatable = true, inverse = effect.NOT_NEEDED,
+  target = function(p) return p.pair.to.place.name end,
+  summary = function(_, shard)
+    return ("carry %s in %s names of %s"):format(units.size(shard.size), units.count(shard.entries), meter.of_units(shard.units))
+  end,
+  by_hand = function(p) return p.engine.by_hand and p.engine.by_hand(p) end,
+  body = function(p, shard) return pipe.run(p, shard) end,
+}
+
+-- One shard from start to end. Only a cancelling is raised; all else is a fault of its units.
+local function run_one(p, shard)
+  p.meter:begin(shard)
+  local ok, outcome, failure = xpcall(carry, errors.handler, p, shard)
+  p.meter:done_with(shard)
+  if not ok and errors.is_cancelled(outcome) then
+    error(outcome, 0)
+  elseif not ok then
+    local e = errors.from(outcome)
+    for _, unit in ipairs(shard.units) do
+      note(p, unit, { error = e, kind = e.kind, again = pipe.is_worth_another(e), cut = true })
+    end
+    return
+  end
+  note_outcome(p, shard, outcome, failure)
+end
+
+-- What is on its way: which units still have shards that have not ended, and which are told whole.
+local Course = {}
+Course.__index = Course
+
+local function course(p, work, list, on_settled)
+  local c = setmetatable({ p = p, work = work, list = list, on_settled = on_settled, open = {}, had = {}, place = {}, told = 0, settled = 0,
+    tasks = {} }, Course)
+  for i, unit in ipairs(list) do
+    c.place[unit.name] = i
+  end
+  return c
+end
+
+function Course:next()
+  if self.ended then
+    return nil
+  end
+  local shard = errors.check(self.p.pair.id, "make work", effect.own(self.work.next, self.work))
+  if not shard then
+    self.ended, self.told = true, #self.list
+    return nil
+  end
+  note_refused(self.p, shard)
+  for _, unit in ipairs(shard.units) do
+    self.open[unit] = (self.open[unit] or 0) + 1
+    self.had[unit] = true
+    self.told = math.max(self.told, self.place[unit] - 1)
+  end
+  return shard
+end
+
+-- Units are settled in order, each as soon as all its shards have ended.
+function Course:settle()
+  while self.settled < self.told do
+    local unit = self.list[self.settled + 1]
+    if (self.open[unit.name] or 0) > 0 then
+      return
+    end
+    if self.had[unit.name] then
+      errors.check(self.p.pair.id, "keep what was done", effect.own(self.work.settle, self.work, unit.name))
+    end
+    self.settled = self.settled + 1
+    self.on_settled(unit)
+  end
+end
+
+function Course:reap()
+  for i = #self.tasks, 1, -1 do
+    local one = self.tasks[i]
+    if one.task:done() then
+      table.remove(self.tasks, i)
+      local ok, err = task.join(one.task)
+      if not ok then
+        error(err, 0)
+      end
+      for _, unit in ipairs(one.shard.units) do
+        self.open[unit] = self.open[unit] - 1
+      end
+    end
+  end
+end
+
+function Course:start(shard)
+  if shard.entries == 0 then
+    for _, unit in ipairs(shard.units) do
+      self.open[unit] = self.open[unit] - 1
+    end
+    return
+  end
+  self.p.begin_writing(self.p)
+  shards.open(self.p)
+  table.insert(self.tasks, { shard = shard, task = task.spawn(run_one, self.p, shard) })
+end
+
+function Course:may_start(shard)
+  return #self.tasks < self.p.pair.workers and (not shard.after or self.open[shard.after] == 1)
+end
+
+Course.__close = function(self)
+  for _, one in ipairs(self.tasks) do
+    one.task:cancel()
+  end
+  for _, one in ipairs(self.tasks) do
+    task.join(one.task)
+  end
+end
+
+-- Who was refused something: found by comparing, as refusals are counted for a shard.
+local function explain_refusals(p, list)
+  if #p.refused == 0 then
+    return
+  end
+  for _, unit in ipairs(list) do
+    local c = p.known:compare(unit.name)
+    local left = p.delete and c.extra_ours or 0
+    if not p.faults[unit.name] and c.missing + c.different + left > 0 then
+      local r = p.refused[1]
+      p.faults[unit.name] = {
+        kind = "conflict", text = REFUSED[r.kind] or r.kind, count = r.count, examples = r.examples, again = false,
+        hint = "look at it on the target; move it away there, and `runbook resume`",
+      }
+    end
+  end
+end
+
+--- Run all work, several shards at a time; faults are left in `p.faults` by unit.
+---@async
+---@param p table
+---@param work runbook.core.manifest.work
+---@param list table[]  the units, in order
+---@param on_settled async fun(unit: table)
+function shards.run(p, work, list, on_settled)
+  p.refused = {}
+  local refused_later = {}
+  local c <close> = course(p, work, list, function(unit)
+    if #p.refused > 0 and not p.faults[unit.name] then
+      refused_later[#refused_later + 1] = unit
+    else
+      on_settled(unit)
+    end
+  end)
+  local shard, pause = c:next(), 0.005
+  while shard or #c.tasks > 0 do
+    local before = #c.tasks
+    c:reap()
+    c:settle()
+    if shard and c:may_start(shard) then
+      c:start(shard)
+      shard, pause = c:next(), 0.005
+    elseif #c.tasks == before then
+      task.sleep(pause)
+      pause = math.min(0.1, pause * 1.5)
+    end
+  end
+  c:settle()
+  explain_refusals(p, refused_later)
+  for _, unit in ipairs(refused_later) do
+    on_settled(unit)
+  end
+end
+
+return shards
