@@ -341,14 +341,6 @@ describe("what differs", function()
       { { "a", inode = 6, device = 2, blocks = 0, changed = 6, links = 3 }, { "l", type = "l", mode = 493 } }))
   end)
 
-  it("is not the time of the top, which is nobody's home", function()
-    for name, said in pairs { ["."] = "not proven 1: ", home = "time differs 1: " } do
-      learn("source", { { name = name, { "", type = "d", modified = 1 } } })
-      learn("target", { { name = name, { "", type = "d", modified = 2 } } })
-      assert.equal(said, kinds(compare(name)))
-    end
-  end)
-
   it("is not an owner who was mapped", function()
     local source, target = { { "a", uid = 5, gid = 6 } }, { { "a", uid = 0, gid = 9 } }
     learn("source", { { name = "home", { "", type = "d", uid = 1 }, table.unpack(source) } })

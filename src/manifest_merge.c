@@ -151,9 +151,9 @@ add_example(struct manifest_unit *u, struct text path, const struct entry *e)
 
 /* Nobody knows who changed what is on the target, and a directory changes with all that comes into it. */
 static bool
-is_ours(const struct merge *m, const struct entry *found, bool unchanged)
+is_ours(const struct merge *m, const struct entry *found, bool changed)
 {
-	if (m->scan->side != SIDE_TARGET || (m->row.ours && (unchanged || found->type == 'd')))
+	if (m->scan->side != SIDE_TARGET || (m->row.ours && (!changed || found->type == 'd')))
 		return m->row.ours;
 	return m->scan->claims && (found->type == 'd'
 	       || (double)found->changed.seconds + found->changed.nanoseconds / 1e9 <= m->scan->ours_until);
@@ -164,7 +164,7 @@ static void
 take_entry(struct merge *m, struct row_side *known, const struct row_side *found)
 {
 	bool unchanged = known->known && entry_is_unchanged(&known->entry, &found->entry);
-	m->row.ours = is_ours(m, &found->entry, unchanged);
+	m->row.ours = is_ours(m, &found->entry, known->known && !unchanged);
 	if (unchanged) {
 		if (known->racy)
 			known->hashed = known->attributed = known->racy = false;
