@@ -100,6 +100,28 @@ end]]):format(pair.source))
       settled(pair)
     end)
 
+    it("and reads one of ten thousand levels without the memory of all their paths", function()
+      local folder = world.folder "deep"
+      world.must(([[cd %s && mkdir -p flat/ann deep/ann && printf 'G\0' > go && python3 -c '
+import os
+fd = os.open("deep/ann", os.O_RDONLY)
+for i in range(10000):
+    os.mkdir("d", dir_fd=fd)
+    below = os.open("d", os.O_RDONLY, dir_fd=fd)
+    os.close(fd)
+    fd = below']]):format(folder))
+      local function kilobytes(tree)
+        return tonumber((world.must(([[cd %s && python3 -c '
+import resource, subprocess, sys
+names = subprocess.run(sys.argv[1:], stdin=open("go"), stdout=subprocess.PIPE, check=True).stdout.count(b"E")
+assert names >= 2
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)' "$(cd - > /dev/null && realpath %s)" scan %s]]):format(
+          folder, world.build .. "/far/runbook-far", tree))))
+      end
+      local more = kilobytes "deep" - kilobytes "flat"
+      assert.is_true(more < 40000, more)
+    end)
+
     it("into one tree that is on another file system, and from one that has coarse times", function()
       local target <close> = world.filesystem { size = "300M" }
       world.must(("rmdir %s/lost+found"):format(target.path))

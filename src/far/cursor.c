@@ -97,7 +97,7 @@ static void
 go_back(struct cursor *c, const char *directory, size_t length)
 {
 	size_t known = c->depth ? c->levels[c->depth - 1].end : 0;
-	size_t common = 0;
+	size_t common = known <= length && known && memcmp(c->path, directory, known) == 0 ? known : 0;
 	while (common < known && common < length && c->path[common] == directory[common])
 		common++;
 	while (c->depth > 0) {

@@ -77,19 +77,23 @@ take(struct stack *s, bool oldest)
 }
 
 static struct directory *
-directory_of(struct unit *u, struct directory *parent, const char *name, size_t length)
+directory_of(struct unit *u, struct directory *parent, size_t at, size_t name)
 {
 	struct directory *d = far_memory(sizeof *d);
-	size_t above = parent ? strlen(parent->path) : 0;
-	d->unit = u;
-	d->parent = parent;
-	d->path = far_memory(above + 1 + length + 1);
-	if (above) {
-		memcpy(d->path, parent->path, above);
-		d->path[above++] = '/';
-	}
-	memcpy(d->path + above, name, length);
+	size_t above = parent ? parent->length : 0;
+	*d = (struct directory){ .unit = u, .parent = parent, .at = at, .name = (uint32_t)name, .length = above + (above > 0) + name };
 	return d;
+}
+
+void
+scan_path(const struct directory *d, char *to)
+{
+	to[d->length] = '\0';
+	for (; d->parent; d = d->parent) {
+		memcpy(to + d->length - d->name, d->parent->bytes.bytes + d->at, d->name);
+		if (d->parent->length)
+			to[d->parent->length] = '/';
+	}
 }
 
 static struct item *
@@ -168,12 +172,35 @@ remove_leftover(int at, const char *name)
 	return unlinkat(at, name, AT_REMOVEDIR) == 0 ? 0 : errno;
 }
 
+/* Its path, after some other one, until the thread asks for the next. */
+static const char *
+path_of_directory(struct reader_thread *t, const struct directory *d, const char *below)
+{
+	size_t above = strlen(below);
+	t->path.length = 0;
+	put_bytes(&t->path, below, above);
+	if (above && d->length) {
+		put_byte(&t->path, '/');
+		above++;
+	}
+	if (t->path.capacity < above + d->length + 1) {
+		unsigned char *more = realloc(t->path.bytes, 2 * (above + d->length + 1));
+		if (!more)
+			far_die(EX_OSERR, "out of memory");
+		t->path.bytes = more;
+		t->path.capacity = 2 * (above + d->length + 1);
+	}
+	scan_path(d, (char *)t->path.bytes + above);
+	t->path.length = above + d->length + 1;
+	return (const char *)t->path.bytes;
+}
+
 static const char *
 path_in_unit(struct reader_thread *t, const struct directory *d, const char *name)
 {
-	t->path.length = 0;
-	put_bytes(&t->path, d->path, strlen(d->path));
-	if (t->path.length)
+	path_of_directory(t, d, "");
+	t->path.length--; /* the zero */
+	if (d->length)
 		put_byte(&t->path, '/');
 	put_bytes(&t->path, name, strlen(name) + 1);
 	if (t->path.failed)
@@ -213,7 +240,7 @@ add_name(struct reader_thread *t, struct directory *d, int at, const char *name)
 	i->name = (uint32_t)length;
 	i->fields = (uint32_t)(d->bytes.length - from - length - 1);
 	if (e.type == 'd')
-		i->below = directory_of(d->unit, d, name, length);
+		i->below = directory_of(d->unit, d, from, length);
 }
 
 /* A name that is removed and made again while its directory is read may be read twice; the later one counts. */
@@ -226,7 +253,6 @@ drop_doubles(struct directory *d)
 		if (!next || strcmp(name_of(d, &d->items[i]), name_of(d, next)) != 0) {
 			d->items[kept++] = d->items[i];
 		} else if (d->items[i].below) {
-			free(d->items[i].below->path);
 			free(d->items[i].below);
 		}
 	}
@@ -249,12 +275,18 @@ settle(struct directory *d)
 }
 
 static void
+report(struct reader_thread *t, const struct directory *d, int error, const char *what)
+{
+	scan_problem(d->unit, path_of_directory(t, d, ""), error, what);
+}
+
+static void
 read_names(struct reader_thread *t, struct directory *d, int fd)
 {
 	for (;;) {
 		long n = syscall(SYS_getdents64, fd, t->names, sizeof t->names);
 		if (n < 0)
-			scan_problem(d->unit, d->path, errno, "read");
+			report(t, d, errno, "read");
 		if (n <= 0)
 			break;
 		for (long at = 0; at < n;) {
@@ -299,13 +331,12 @@ static void
 read_directory(struct reader_thread *t, struct directory *d)
 {
 	struct unit *u = d->unit;
-	char *path = path_of(u->name, (struct text){ (const unsigned char *)d->path, strlen(d->path) });
-	int at = path ? cursor_enter(&t->cursor, path, strlen(path)) : -1;
+	const char *path = path_of_directory(t, d, strcmp(u->name, ".") == 0 ? "" : u->name);
+	int at = cursor_enter(&t->cursor, path, strlen(path));
 	int fd = at < 0 ? -1 : open_to_read(at, ".");
-	free(path);
 	if (fd < 0) {
 		if (errno != ENOENT)
-			scan_problem(u, d->path, errno, "open");
+			report(t, d, errno, "open");
 	} else {
 		read_names(t, d, fd);
 		close(fd);
@@ -379,7 +410,7 @@ unit_of(const struct scan *s, const char *name)
 	struct unit *u = far_memory(sizeof *u);
 	u->name = far_memory(strlen(name) + 1);
 	strcpy(u->name, name);
-	u->top = directory_of(u, NULL, "", 0);
+	u->top = directory_of(u, NULL, 0, 0);
 	u->pending = 1;
 	pthread_mutex_init(&u->lock, NULL);
 	const unsigned char *digest = scan_known_digest(s, name);

@@ -20,7 +20,8 @@ struct item {
 struct directory {
 	struct unit *unit;
 	struct directory *parent;
-	char *path;		/* in the unit */
+	size_t at, length;	/* of its name in the parent's bytes; of its path in the unit, which is kept nowhere: a tree may be deep */
+	uint32_t name;
 	struct item *items;
 	size_t count, room;
 	struct buffer bytes;
@@ -76,6 +77,9 @@ bool scan_is_excluded(const struct scan *s, const char *path, bool directory);
 
 /* scan_sort.c: by name. */
 void scan_sort(struct directory *d);
+
+/* The path in the unit, ended by a zero; there is room for it. */
+void scan_path(const struct directory *d, char *to);
 
 /* The frames of a unit that has been read whole, to stdout; frees all of it. */
 void scan_say(struct unit *u);

@@ -118,17 +118,17 @@ say(struct saying *s, const unsigned char *fields, size_t length)
 	s->before.length = s->path.length;
 }
 
+/* What is there already begins with the directory's path: it was said before what is in it. */
 static void
 set_path(struct saying *s, const struct directory *d, const struct item *i)
 {
-	size_t above = strlen(d->path), length = above + (above > 0) + i->name;
+	size_t above = d->length, length = above + (above > 0) + i->name;
 	if (s->path.room < length + 1) {
 		s->path.room = 2 * length + 64;
 		s->path.bytes = realloc(s->path.bytes, s->path.room);
 		if (!s->path.bytes)
 			far_die(EX_OSERR, "out of memory");
 	}
-	memcpy(s->path.bytes, d->path, above);
 	if (above)
 		s->path.bytes[above++] = '/';
 	memcpy(s->path.bytes + above, name_of(d, i), i->name);
@@ -176,7 +176,6 @@ free_tree(struct directory *d)
 		d = d->parent;
 		buffer_free(&done->bytes);
 		free(done->items);
-		free(done->path);
 		free(done);
 	}
 }
