@@ -1,8 +1,10 @@
 -- What the far side's program copies: every kind of name, file, attribute and change, judged by the oracle.
 
 local far = require "spec.support.far"
-local task = require "runbook.core.task"
+local frames = require "spec.support.frames"
 local oracle = require "spec.support.oracle"
+local task = require "runbook.core.task"
+local time = require "runbook.core.time"
 local world = require "spec.world"
 
 describe("the far side's program", function()
@@ -239,6 +241,105 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)' "$(cd - > /dev/nu
       world.must(("cd %s/ann && echo changed >> d7/l && chmod 640 d9/f"):format(pair.source))
       clean(pair:copy { entries = 5 })
       settled(pair)
+    end)
+  end)
+
+  describe("can be told", function()
+    local go = frames.frame "G"
+
+    local function work_for(names)
+      local work = { frames.frame("B", frames.text "ann") }
+      for i, name in ipairs(names) do
+        work[#work + 1] = frames.frame("F", frames.number(i), frames.text(name), frames.expect())
+      end
+      return table.concat(work) .. frames.frame "Q"
+    end
+
+    it("how fast to be, to be gentle, and to have all of it on disk before it ends", function()
+      local pair = far.pair()
+      world.must(("mkdir %s/ann && cd %s/ann && head -c 2000000 /dev/urandom > large; for i in 1 2 3 4 5; do head -c 200000 /dev/urandom > f$i; done"):format(
+        pair.source, pair.source))
+      local began = time.now()
+      local answers, ended, errors = pair:run(work_for { "large", "f1", "f2", "f3", "f4", "f5" }, {
+        line = ("FAR send %s --rate=2000000 --gently --quiet=1000 --threads=3 | FAR receive %s --sync --gently"):format(pair.source, pair.target) })
+      assert.same({ true, "" }, { ended, errors })
+      for i = 1, 6 do
+        assert.equal(0, answers[i].status)
+      end
+      local taken = time.now() - began
+      assert.is_true(taken > 1 and taken < 20, taken)
+      world.must(("diff -r %s %s"):format(pair.source, pair.target))
+    end)
+
+    it("nothing that it does not know", function()
+      local folder = world.folder "usage"
+      for line, code in pairs {
+        ["scan"] = 64, ["scan . --what"] = 64, ["scan . --threads=x"] = 64, ["receive . --owner=5"] = 64, ["receive . --owner=5:-1"] = 64, ["fetch ."] = 64,
+        ["receive . --most-removed=-1"] = 64, ["scan nowhere"] = 66, ["send nowhere"] = 66, ["prove nowhere"] = 66,
+          ["receive nowhere"] = 73, ["clean nowhere"] = 66,
+        ["scan file"] = 66, ["receive file"] = 73,
+      } do
+        local _, errors = far.run(go, ("program=$(realpath FAR); cd %s; : > file; $program %s; echo exit $? >&2"):format(folder, line))
+        assert.equal(code, tonumber(errors:match "exit (%d+)\n$"), line)
+        assert.truthy(errors:find "^runbook%-far: ", line)
+      end
+      assert.equal("runbook-far 1\n", (far.run("", "FAR version")))
+    end)
+
+    it("to clean up, and then takes away what a copy leaves and nothing else", function()
+      local pair = far.pair()
+      world.must(([[cd %s && mkdir -p ann/sub ann/.rb~stage .rb~partial 'ann/.rb~1.2/deep' &&
+        touch ann/.rb~stage/f .rb~partial/f ann/.rb~1f.0 ann/sub/.rb~0.0 .rb~a.b
+        touch ann/.rb~ ann/.rb~x.1 ann/.rb~1 ann/.rb~1.2.3 ann/rb~1.2 ann/x.rb~1.2 ann/.rb~1.; ln -s / ann/.rb~3.3;
+          ln -s sub ann/.rb~4.4]]):format(pair.target))
+      local function leftovers(command)
+        local found, output = {}, far.run(go, ("FAR %s %s"):format(command, pair.target))
+        for _, f in ipairs(frames.all(output)) do
+          if f.type == "P" then
+            local r = frames.reader(f.payload)
+            local path, error = r:text(), r:number()
+            assert.equal("leftover", r:text())
+            table.insert(found, ("%s %d"):format(path, error))
+          end
+        end
+        table.sort(found)
+        return found
+      end
+      local all = { ".rb~1.2 0", ".rb~1f.0 0", ".rb~3.3 0", ".rb~4.4 0", ".rb~a.b 0", ".rb~partial 0", ".rb~stage 0", "sub/.rb~0.0 0" }
+      assert.same(all, leftovers "scan")
+      all[1] = ".rb~1.2 39" -- it is not empty: no copy of ours made it
+      assert.same(all, leftovers "clean")
+      assert.same({ ".rb~1.2 0" }, leftovers "scan")
+      assert.equal(".rb~\n.rb~1\n.rb~1.\n.rb~1.2\n.rb~1.2.3\n.rb~x.1\nrb~1.2\nsub\nx.rb~1.2", world.must(("LC_ALL=C ls -A %s/ann"):format(pair.target)))
+    end)
+
+    it("what to leave out, and which units to look at", function()
+      local pair = far.pair()
+      world.must(([[cd %s && mkdir -p ann/.cache/deep ann/sub/.cache bob .snapshot/x &&
+        touch ann/.cache/deep/f ann/sub/.cache/f ann/core ann/core.1 bob/x loose]]):format(pair.source))
+      local function seen(...)
+        local output, unit, path = far.run(table.concat { ... } .. go, "FAR scan " .. pair.source), nil, nil
+        local list = {}
+        for _, f in ipairs(frames.all(output)) do
+          local r = frames.reader(f.payload)
+          if f.type == "U" then
+            unit, path = r:text(), ""
+          elseif f.type == "E" then
+            path = path:sub(1, r:number()) .. r:text()
+            list[#list + 1] = unit .. "/" .. path
+          end
+        end
+        table.sort(list)
+        return table.concat(list, " ")
+      end
+      local number, text, frame = frames.number, frames.text, frames.frame
+      assert.equal("./ ./loose .snapshot/ .snapshot/x ann/ ann/.cache ann/.cache/deep ann/.cache/deep/f ann/core ann/core.1 ann/sub ann/sub/.cache ann/sub/.cache/f bob/ bob/x",
+        seen())
+      assert.equal("./ ./loose ann/ ann/core.1 ann/sub bob/ bob/x", seen(frame("N", text ".snapshot*"),
+        frame("X", number(1), text ".*/\\.cache"), frame("X", number(0), text "./core")))
+      -- a file is no directory
+      assert.equal("bob/ bob/x", seen(frame("L", text "bob"), frame("X", number(1), text "./x")))
+      assert.equal("./ ./loose bob/", seen(frame("L", text "bob"), frame("L", text "."), frame("X", number(0), text "./x")))
     end)
   end)
 end)
