@@ -333,7 +333,8 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)' "$(cd - > /dev/nu
         return table.concat(list, " ")
       end
       local number, text, frame = frames.number, frames.text, frames.frame
-      assert.equal("./ ./loose .snapshot/ .snapshot/x ann/ ann/.cache ann/.cache/deep ann/.cache/deep/f ann/core ann/core.1 ann/sub ann/sub/.cache ann/sub/.cache/f bob/ bob/x",
+      assert.equal("./ ./loose .snapshot/ .snapshot/x ann/ ann/.cache ann/.cache/deep ann/.cache/deep/f ann/core \z
+        ann/core.1 ann/sub ann/sub/.cache ann/sub/.cache/f bob/ bob/x",
         seen())
       assert.equal("./ ./loose ann/ ann/core.1 ann/sub bob/ bob/x", seen(frame("N", text ".snapshot*"),
         frame("X", number(1), text ".*/\\.cache"), frame("X", number(0), text "./core")))

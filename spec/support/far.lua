@@ -55,7 +55,9 @@ function far.scan(root, o)
     })
     local output, errors = far.run(request, "FAR scan " .. world.quote(root))
     assert.equal("", errors)
-    return assert(far.feed(assert(manifest.scan { directory = o.directory, side = o.side, owner = o.owner, only = o.only }), output))
+    return assert(far.feed(assert(manifest.scan {
+      directory = o.directory, side = o.side, owner = o.owner, only = o.only, ours_until = o.ours_until,
+    }), output))
   end)
 end
 
@@ -151,6 +153,7 @@ function Pair:scan(o)
   for _, side in ipairs(o.side and { o.side } or { "source", "target" }) do
     reports[side] = far.scan(self[side], {
       directory = self.directory, side = side, owner = o.owner, only = o.only, fresh = o.fresh, exclude = o.exclude, not_units = o.not_units,
+      ours_until = side == "target" and o.ours_until or nil,
     })
     for _, unit in ipairs(reports[side].units) do
       if not known[unit.name] then
@@ -171,7 +174,7 @@ local numbers = { "done", "bytes", "files", "created", "replaced", "metadata", "
 function Pair:copy(o)
   o = o or {}
   if o.scan ~= false then
-    self:scan { owner = o.owner }
+    self:scan { owner = o.owner, ours_until = o.ours_until }
   end
   local sum = { failures = {}, refused = {} }
   for _, name in ipairs(numbers) do
