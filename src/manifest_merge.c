@@ -149,12 +149,22 @@ add_example(struct manifest_unit *u, struct text path, const struct entry *e)
 	u->examples[at] = (struct manifest_example){ copy, e->changed, e->type };
 }
 
+/* But for its ctime, which other names of an inode change, and their number. */
+static bool
+is_as_put(const struct entry *a, const struct entry *b)
+{
+	return a->type == b->type && a->inode == b->inode && a->size == b->size && a->mode == b->mode && a->uid == b->uid && a->gid == b->gid
+	       && moment_is(a->modified, b->modified);
+}
+
 /* Nobody knows who changed what is on the target, and a directory changes with all that comes into it. */
 static bool
-is_ours(const struct merge *m, const struct entry *found, bool changed)
+is_ours(const struct merge *m, const struct row_side *known, const struct entry *found)
 {
-	if (m->scan->side != SIDE_TARGET || (m->row.ours && (!changed || found->type == 'd')))
+	if (m->scan->side != SIDE_TARGET)
 		return m->row.ours;
+	if (m->row.ours && (!known->known || found->type == 'd' || is_as_put(&known->entry, found)))
+		return true;
 	return m->scan->claims && (found->type == 'd'
 	       || (double)found->changed.seconds + found->changed.nanoseconds / 1e9 <= m->scan->ours_until);
 }
@@ -164,7 +174,7 @@ static void
 take_entry(struct merge *m, struct row_side *known, const struct row_side *found)
 {
 	bool unchanged = known->known && entry_is_unchanged(&known->entry, &found->entry);
-	m->row.ours = is_ours(m, &found->entry, known->known && !unchanged);
+	m->row.ours = is_ours(m, known, &found->entry);
 	if (unchanged) {
 		if (known->racy)
 			known->hashed = known->attributed = known->racy = false;

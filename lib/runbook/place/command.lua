@@ -331,6 +331,15 @@ local function stop_tasks(tasks)
   end
 end
 
+-- Who takes the output may fail at it; a command that nobody listens to any more is not waited for.
+local function reading(read, from, seen)
+  local ok, err = xpcall(read, errors.handler, from, seen)
+  if not ok then
+    seen.child:close()
+    error(err, 0)
+  end
+end
+
 --- Run a command with a task at each of its streams; the readers note in `seen` when they heard something.
 ---@param place runbook.Place
 ---@param argv string[]  as it is run there
@@ -349,7 +358,7 @@ function command.converse(place, argv, o, read_out, read_err)
   local child <close> = opened
   local seen = { last = time.now(), child = child }
   local tasks <close> = setmetatable({
-    task.spawn(read_out, child:stdout(), seen), task.spawn(read_err, child:stderr(), seen),
+    task.spawn(reading, read_out, child:stdout(), seen), task.spawn(reading, read_err, child:stderr(), seen),
     task.spawn(feed, place, child, o, seen), task.spawn(watch_for_stall, place, child, o, seen),
   }, canceller)
   local how
