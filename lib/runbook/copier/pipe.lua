@@ -152,8 +152,9 @@ local function run_job(p, shard, sink)
   local at = p.route.kind == "push" and p.pair.from.place or p.pair.to.place
   local file = write_work(at, p.route.kind == "push" and p.programs.from or p.programs.to, shard)
   local stderr = ""
+  p.jobs = (p.jobs or 0) + 1
   local job = at:job {
-    name = p.job, argv = p.opened.wrap { "sh", "-c", script_of(p, file) }, stdin = p.opened.stdin, again = true,
+    name = ("%s.%d"):format(p.job, p.jobs), argv = p.opened.wrap { "sh", "-c", script_of(p, file) }, stdin = p.opened.stdin, again = true,
     about = ("copy %s from %s:%s to %s"):format(meter.of_units(shard.units), p.pair.from.place.name, p.pair.from.path, p.pair.to.path),
   }
   local how = job:wait { on_data = function(bytes, name)
