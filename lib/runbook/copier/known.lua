@@ -23,8 +23,9 @@ local VERSION = 1
 
 ---@class runbook.copier.Known
 ---@field directory string
----@field state { token?: string, boot?: string, clean: table<string, true>, doubt: table<string, "cut"|"look"> }  doubt: units of
----  the target that are looked at again whatever its stamp says
+---@field state { token?: string, boot?: string, clean: table<string, true>, doubt: table<string, "cut"|"look">,
+---  doors: table<string, string> }  doubt: units of the target that are looked at again whatever its stamp says; doors: how the key of
+---  a pass went through
 local Known = {}
 local known_mt = { __index = Known }
 
@@ -39,9 +40,9 @@ end
 local function read_state(path)
   local text = own(core.read, path)
   local ok, value = pcall(json.decode, text or "")
-  local state = { clean = {}, doubt = {} }
+  local state = { clean = {}, doubt = {}, doors = {} }
   if ok and type(value) == "table" and value.version == VERSION then
-    state.token, state.boot = value.token, value.boot
+    state.token, state.boot, state.doors = value.token, value.boot, value.doors or {}
     for _, name in ipairs(value.clean or {}) do
       state.clean[record.unit_name(name)] = true
     end
@@ -52,14 +53,17 @@ local function read_state(path)
   return state
 end
 
---- What is known of a pair; nothing is looked at.
+-- A server is known by its host key.
+local function name_of(dir)
+  return (dir.place:identity() or "here") .. " " .. dir.path
+end
+
+--- What is known of a pair; nothing is looked at. What is left out, and whose the files are, makes another pair of it.
 ---@async
 ---@param pair table
----@param from table  facts of its ends
----@param to table
 ---@return runbook.copier.Known
-function known.open(pair, from, to)
-  local words = { record.source(from), record.source(to), pair.owner }
+function known.open(pair)
+  local words = { name_of(pair.from), name_of(pair.to), pair.owner }
   table.move(pair.exclude, 1, #pair.exclude, 4, words)
   local directory = store.pair(digest.sha256(table.concat(words, "\n")):sub(1, 16))
   return setmetatable({ pair = pair, directory = directory, state = read_state(directory .. "/state") }, known_mt)
@@ -76,8 +80,8 @@ function Known:save()
     doubt[record.word(name)] = why
   end
   table.sort(clean)
-  local text = json.encode({ version = VERSION, token = self.state.token, boot = self.state.boot, clean = clean, doubt = doubt },
-    { sorted = true })
+  local text = json.encode({ version = VERSION, token = self.state.token, boot = self.state.boot, clean = clean, doubt = doubt,
+    doors = self.state.doors }, { sorted = true })
   check("keep what is known of the pair", own(core.write, self.directory .. "/state", text, { mode = tonumber("600", 8) }))
 end
 

@@ -21,37 +21,43 @@ local scan = require "runbook.copier.scan"
 local shards = require "runbook.copier.shards"
 local task = require "runbook.task"
 
-local mover = { name = "mover", level = "hashed", routes = { pull = true, push = true, operator = true } }
+local mover = { name = "mover", level = "hashed", carries_shards = true, routes = { pull = true, push = true, operator = true } }
 
+local TOGETHER = 32 -- units that are written down at a time
 local WITHOUT_PROGRESS = 3 -- rounds in which nothing more was done, before a failure is one
 
 mover.runs_on = far.runs_on
 
 -- What is known is opened once for a process and shared by all that a pair does.
-local function store_of(pair, look)
-  if not pair.known then
-    pair.known = known.open(pair, look.from, look.to)
-  end
+local function store_of(pair)
+  pair.known = pair.known or known.open(pair)
   return pair.known
 end
 
 --- Look at the source.
 ---@async
 ---@param pair table
----@param look table
 ---@param gently boolean
----@return table survey
-function mover.look(pair, look, gently)
-  local report = store_of(pair, look):scan("source", { gently = gently })
+---@return runbook.core.manifest.report seen
+function mover.look(pair, gently)
+  local report = store_of(pair):scan("source", { gently = gently })
   pair.quiet = math.min(pair.quiet or math.huge, report.stat_seconds)
-  return known.survey(report, look.from)
+  return report
+end
+
+--- What `look` gave, as the passes go by it.
+---@param report runbook.core.manifest.report
+---@param facts table
+---@return table survey
+function mover.survey(report, facts)
+  return known.survey(report, facts)
 end
 
 --- What is to be known before the first shard: the target, unless it bears our stamp.
 ---@async
 ---@param p table  the pass
 function mover.prepare(p)
-  p.known = store_of(p.pair, p.look)
+  p.known = store_of(p.pair)
   p.token = digest.hex(digest.random(8))
   p.job = ("pass-%d-%s"):format(p.number, p.token)
   p.totals = { bytes = 0, files = 0, created = 0, deleted = 0, vanished = 0 }
@@ -194,10 +200,12 @@ local function one_round(p, list)
     directory = p.known.directory, units = names_of(list), owner = p.pair.owner, deletions = deletions, overwrite = p.kind == "back",
     entries = shards.entries(p, list), bytes = shards.bytes(p, list),
   })
-  shards.run(p, work, list, function(unit)
-    if not p.faults[unit.name] then
-      p:each({ unit }, 1)
+  shards.run(p, work, list, function(settled)
+    local good = {}
+    for _, unit in ipairs(settled) do
+      good[#good + 1] = not p.faults[unit.name] and unit or nil
     end
+    p:each(good, TOGETHER)
   end)
   return p.totals.created + p.totals.files > before
 end
@@ -299,7 +307,7 @@ local function carry_all(p, list, loose)
     if p.delete then
       must_not_remove_much(p, todo)
     end
-    p:each(done, 1)
+    p:each(done, TOGETHER)
     if #todo > 0 then
       carry_units(p, todo)
       local differ = prove_units(p, todo)
@@ -406,7 +414,7 @@ end
 ---@param o { units: string[], left: string[], tell: fun(done: integer) }
 ---@return table<string, runbook.Error> failures
 function mover.verify(pair, look, o)
-  local store, failures = store_of(pair, look), {}
+  local store, failures = store_of(pair), {}
   local report = store:scan("target", { ours_until = store:ours_until(look.known) })
   store:prove(o.units)
   local sides = { source = look.survey.by_name, target = by_name(report) }
@@ -435,7 +443,7 @@ end
 ---@param look table
 ---@return string[] changed
 function mover.changed_since_receipts(pair, side, list, receipts, look)
-  local store = store_of(pair, look)
+  local store = store_of(pair)
   local now = by_name(store:scan(side, { ours_until = side == "target" and store:ours_until(look.known) or nil }))
   local changed, doubtful = {}, {}
   for _, unit in ipairs(list) do
@@ -473,7 +481,7 @@ end
 ---@return { path: string, at: number, type: string }[]
 function mover.changed(pair, mark, look)
   if look then
-    for _, unit in ipairs(store_of(pair, look):scan("source").units) do
+    for _, unit in ipairs(store_of(pair):scan("source").units) do
       if known.is_later(unit.newest_ns, mark) then
         return scan.changed(pair.from, mark, pair.exclude)
       end

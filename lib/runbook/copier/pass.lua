@@ -81,23 +81,34 @@ local function engine_of(pair)
   return pair.runs and mover or plain
 end
 
+local function look_at_ends(pair, more)
+  local look = { passes = record.passes(pair) }
+  task.all {
+    function()
+      look.from = ends.look(pair.from)
+      if not look.from.there then
+        raise(1, { kind = "missing", target = pair.from.place.name, message = tostring(pair.from) .. " is not there" })
+      end
+    end,
+    function() look.to = ends.look(pair.to) end,
+    function() look.known = record.read(pair.to) end,
+    function()
+      look.engine = engine_of(pair)
+      if more then
+        more(look)
+      end
+    end,
+  }
+  look.source = record.source(look.from)
+  return look
+end
+
 --- Both ends without their trees.
 ---@async
 ---@param pair table
 ---@return table look  from, to (facts), known, source, passes, engine
 function pass.ends(pair)
-  local look = { passes = record.passes(pair) }
-  task.all {
-    function() look.from = ends.look(pair.from) end,
-    function() look.to = ends.look(pair.to) end,
-    function() look.known = record.read(pair.to) end,
-    function() look.engine = engine_of(pair) end,
-  }
-  if not look.from.there then
-    raise(1, { kind = "missing", target = pair.from.place.name, message = tostring(pair.from) .. " is not there" })
-  end
-  look.source = record.source(look.from)
-  return look
+  return look_at_ends(pair)
 end
 
 --- What is known before anything is written.
@@ -106,8 +117,9 @@ end
 ---@param gently boolean
 ---@return table look  as of `ends`, and survey
 function pass.look(pair, gently)
-  local look = pass.ends(pair)
-  look.survey = look.engine.look(pair, look, gently)
+  local seen
+  local look = look_at_ends(pair, function(look) seen = look.engine.look(pair, gently) end)
+  look.survey = look.engine.survey(seen, look.from)
   return look
 end
 
@@ -151,6 +163,11 @@ local function in_order(survey, first)
   return list, survey.by_name[scan.LOOSE]
 end
 
+-- Shards are the effects there; a unit only hears what became of it.
+local function take_result(p, unit)
+  p.results[unit.name] = p.engine.unit(p, unit)
+end
+
 local function copy_verb(kind, words)
   return effect.verb {
     name = "sync." .. kind, class = "change", repeatable = true, quiet = true, inverse = effect.NOT_NEEDED,
@@ -160,7 +177,7 @@ local function copy_verb(kind, words)
       return { after = ("%s in %s files at the source"):format(units.size(unit.bytes), units.count(unit.files)) }
     end,
     by_hand = function(p, unit) return plain.by_hand(p, unit) end,
-    body = function(p, unit) p.results[unit.name] = p.engine.unit(p, unit) end,
+    body = take_result,
   }
 end
 
@@ -200,7 +217,8 @@ function Pass:each(list, limit)
   local ok, err = xpcall(each, errors.handler, list, {
     limit = limit, key = function(unit) return self:key(unit) end,
   }, function(unit)
-    local good, e = xpcall(verbs[self.kind], errors.handler, self, unit)
+    local good, e = xpcall(self.engine.carries_shards and not effect.planning() and take_result or verbs[self.kind], errors.handler,
+      self, unit)
     self.failures[unit.name] = not good and e or nil
     if not good then
       error(e, 0)

@@ -19,11 +19,16 @@ local AGAIN = { lost = true, timeout = true, unreachable = true, busy = true }
 --- Count what is at the source.
 ---@async
 ---@param pair table
----@param _ table  look
 ---@param gently boolean
 ---@return table survey
-function plain.look(pair, _, gently)
+function plain.look(pair, gently)
   return scan.survey(pair.from, pair.exclude, gently)
+end
+
+--- What `look` gave, as the passes go by it.
+---@return table survey
+function plain.survey(seen)
+  return seen
 end
 
 --- What is to be known before the first unit.

@@ -56,7 +56,7 @@ local function wait_for_quiet(pair, seconds)
     if #changed == 0 then
       return
     end
-    mark = look.engine.look(pair, look, false).mark
+    mark = look.engine.survey(look.engine.look(pair, false), look.from).mark
     if period < PERIODS then
       events.notice(("%s still changes (%s); I look for another %s"):format(tostring(pair.from), meter.shown(changed[1].path),
         units.duration(seconds)))

@@ -194,16 +194,17 @@ end
 ---@async
 ---@param pair table
 ---@param r table  what `find` gave
----@param o { command: string, job: string }  the only thing the key may do; the name of the jobs that use it
----@return { remote: boolean, stdin?: any, host?: string, key?: table, wrap: fun(argv: string[]): string[] }
+---@param o { command: string, job: string, door?: "bound"|"unbound" }  the only thing the key may do; the name of the jobs that
+---  use it; how such a key went through an earlier time: then it is not tried first
+---@return { remote: boolean, stdin?: any, host?: string, key?: table, door?: string, wrap: fun(argv: string[]): string[] }
 function route.open(pair, r, o)
   if r.kind == "local" or r.kind == "operator" then
     return { remote = false, wrap = function(argv) return argv end }
   end
   local by, into = sides(pair, r)
-  local addresses = not pair.unbound and addresses_of(by) or nil
+  local addresses = not pair.unbound and o.door ~= "unbound" and addresses_of(by) or nil
   local key = make_key(pair, r, addresses, o)
-  if not effect.planning() then
+  if not effect.planning() and not o.door then
     local good, said = try_key(pair, r, key)
     if not good and addresses and said:find("Permission denied", 1, true) then
       key:done()
@@ -218,7 +219,8 @@ function route.open(pair, r, o)
     end
   end
   return {
-    remote = true, key = key, stdin = key.private, host = r.host:find(":", 1, true) and "[" .. r.host .. "]" or r.host,
+    remote = true, key = key, door = (pair.unbound or o.door == "unbound") and "unbound" or "bound",
+    stdin = key.private, host = r.host:find(":", 1, true) and "[" .. r.host .. "]" or r.host,
     wrap = function(argv) return key:argv(argv, { host_key = r.host_key, port = r.port, user = r.user }) end,
   }
 end

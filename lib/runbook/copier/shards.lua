@@ -55,7 +55,9 @@ function shards.open(p)
   for _, program in pairs { installed[1], installed[2] } do
     table.insert(p.programs, program)
   end
-  p.opened = route.open(p.pair, p.route, { command = pipe.forced(p), job = p.job })
+  local door = ("%s %s@%s:%s"):format(p.route.kind, p.route.user, p.route.host, p.route.port)
+  p.opened = route.open(p.pair, p.route, { command = pipe.forced(p), job = p.job, door = p.known.state.doors[door] })
+  p.known.state.doors = { [door] = p.opened.door }
 end
 
 local function note(p, unit, fault)
@@ -89,6 +91,7 @@ local function note_outcome(p, shard, outcome, failure)
     end
   end
   if failure then
+    p.known.state.doors = {}
     for _, unit in ipairs(shard.units) do
       note(p, unit, failure)
     end
@@ -155,16 +158,17 @@ end
 
 -- Units are settled in order, each as soon as all its shards have ended.
 function Course:settle()
-  while self.settled < self.told do
-    local unit = self.list[self.settled + 1]
-    if (self.open[unit.name] or 0) > 0 then
-      return
-    end
+  local settled = {}
+  while self.settled < self.told and (self.open[self.list[self.settled + 1].name] or 0) == 0 do
+    self.settled = self.settled + 1
+    local unit = self.list[self.settled]
     if self.had[unit.name] then
       errors.check(self.p.pair.id, "keep what was done", effect.own(self.work.settle, self.work, unit.name))
     end
-    self.settled = self.settled + 1
-    self.on_settled(unit)
+    settled[#settled + 1] = unit
+  end
+  if #settled > 0 then
+    self.on_settled(settled)
   end
 end
 
@@ -232,15 +236,15 @@ end
 ---@param p table
 ---@param work runbook.core.manifest.work
 ---@param list table[]  the units, in order
----@param on_settled async fun(unit: table)
+---@param on_settled async fun(units: table[])
 function shards.run(p, work, list, on_settled)
   p.refused = {}
-  local refused_later = {}
-  local c <close> = course(p, work, list, function(unit)
-    if #p.refused > 0 and not p.faults[unit.name] then
-      refused_later[#refused_later + 1] = unit
+  local later = {} -- who may have been refused something
+  local c <close> = course(p, work, list, function(settled)
+    if #p.refused == 0 then
+      on_settled(settled)
     else
-      on_settled(unit)
+      table.move(settled, 1, #settled, #later + 1, later)
     end
   end)
   local shard, pause = c:next(), 0.005
@@ -257,10 +261,8 @@ function shards.run(p, work, list, on_settled)
     end
   end
   c:settle()
-  explain_refusals(p, refused_later)
-  for _, unit in ipairs(refused_later) do
-    on_settled(unit)
-  end
+  explain_refusals(p, later)
+  on_settled(later)
 end
 
 return shards

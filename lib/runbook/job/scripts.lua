@@ -181,8 +181,8 @@ while :; do
   cat <&3 && cat <&4 >&2 || exit 1
   if [ -n "$over" ]; then exit 0; fi
   n=$((n + 1))
-  if [ "$n" -lt 10 ]; then nap 0.05
-  elif [ "$n" -lt 100 ]; then nap 0.3
+  if [ "$n" -lt 40 ]; then nap 0.05
+  elif [ "$n" -lt 130 ]; then nap 0.3
   else nap 1
   fi
 done]]
