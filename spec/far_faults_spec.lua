@@ -301,13 +301,13 @@ while True:
         world.grow("many", pair.source, { files = 600, homes = 3 })
         local storm = world.storm(pair.source, { seed = 11, rate = 4000 })
         for _ = 1, 6 do
-          local found = failures(pair:copy { deletions = true, ours_until = math.huge }) -- nobody else writes there
+          local found = failures(pair:copy { deletions = true, ours_during = { { 0, math.huge } } }) -- nobody else writes there
           assert.is_nil(found.target)
           assert.is_nil(found.source)
           assert.is_nil(found.unkept)
         end
         storm:stop()
-        local last = clean(pair:copy { deletions = true, ours_until = math.huge })
+        local last = clean(pair:copy { deletions = true, ours_during = { { 0, math.huge } } })
         assert.same({}, last.refused)
         identical(pair)
         assert.equal("", leftovers(pair))

@@ -173,14 +173,19 @@ struct manifest_unit {
 };
 void manifest_unit_fini(struct manifest_unit *u);
 
+/* By ctime of the side, seconds. */
+struct manifest_period {
+	double since, until;
+};
+
 struct manifest_scan {
 	struct manifest_sink sink;
 	char *directory;
 	enum manifest_side side;
 	struct owner_map owner;
 	bool partial;			/* not all units were asked for */
-	bool claims;			/* what stands on the target since `ours_until` at the latest is this pair's */
-	double ours_until;		/* ctime, seconds */
+	struct manifest_period *ours_during;	/* whatever came to the target then is this pair's */
+	size_t period_count;
 
 	uint64_t version, device, inode, page, stat_nanoseconds;
 	struct moment clock;

@@ -157,16 +157,22 @@ is_as_put(const struct entry *a, const struct entry *b)
 	       && moment_is(a->modified, b->modified);
 }
 
-/* Nobody knows who changed what is on the target, and a directory changes with all that comes into it. */
+/*
+ * Nobody knows who changed what is on the target, but when; and a directory changes with all that comes into it.  What is as
+ * it was known to be is whose it was known to be.
+ */
 static bool
-is_ours(const struct merge *m, const struct row_side *known, const struct entry *found)
+is_ours(const struct merge *m, const struct row_side *known, const struct entry *found, bool unchanged)
 {
-	if (m->scan->side != SIDE_TARGET)
+	double at = (double)found->changed.seconds + found->changed.nanoseconds / 1e9;
+	if (m->scan->side != SIDE_TARGET || unchanged)
 		return m->row.ours;
 	if (m->row.ours && (!known->known || found->type == 'd' || is_as_put(&known->entry, found)))
 		return true;
-	return m->scan->claims && (found->type == 'd'
-	       || (double)found->changed.seconds + found->changed.nanoseconds / 1e9 <= m->scan->ours_until);
+	for (size_t i = 0; i < m->scan->period_count; i++)
+		if (found->type == 'd' || (at >= m->scan->ours_during[i].since && at <= m->scan->ours_during[i].until))
+			return true;
+	return false;
 }
 
 /* What was proven of a name stays so as long as its entry does; not when an edit might not show in it. */
@@ -174,7 +180,7 @@ static void
 take_entry(struct merge *m, struct row_side *known, const struct row_side *found)
 {
 	bool unchanged = known->known && entry_is_unchanged(&known->entry, &found->entry);
-	m->row.ours = is_ours(m, known, &found->entry);
+	m->row.ours = is_ours(m, known, &found->entry, unchanged);
 	if (unchanged) {
 		if (known->racy)
 			known->hashed = known->attributed = known->racy = false;

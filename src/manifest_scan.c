@@ -354,5 +354,6 @@ manifest_scan_release(struct manifest_sink *sink)
 		manifest_unit_fini(&s->units[i]);
 	free(s->units);
 	free(s->directory);
+	free(s->ours_during);
 	manifest_names_free(&s->vanished);
 }

@@ -29,8 +29,8 @@ local manifest = {}
 ---@field side runbook.core.manifest.side
 ---@field owner? string          "keep" or "UID:GID": who the source's names belong to on the target; "keep"
 ---@field only? string[]         as it was asked for: other units are not taken for vanished
----@field ours_until? number     ctime, seconds: what stands on the target since then at the latest was put there by this pair; so
----                              were directories. Without it a name that changed there is not this pair's any more
+---@field ours_during? number[][]  pairs of ctimes, seconds: what came to the target then, or was changed there, is this pair's, and so
+---                              are directories. Else a name that changed there is not this pair's any more
 
 --- What a scan found in a unit. Counts are of names.
 ---@class runbook.core.manifest.unit_report

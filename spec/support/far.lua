@@ -56,7 +56,7 @@ function far.scan(root, o)
     local output, errors = far.run(request, "FAR scan " .. world.quote(root))
     assert.equal("", errors)
     return assert(far.feed(assert(manifest.scan {
-      directory = o.directory, side = o.side, owner = o.owner, only = o.only, ours_until = o.ours_until,
+      directory = o.directory, side = o.side, owner = o.owner, only = o.only, ours_during = o.ours_during,
     }), output))
   end)
 end
@@ -153,7 +153,7 @@ function Pair:scan(o)
   for _, side in ipairs(o.side and { o.side } or { "source", "target" }) do
     reports[side] = far.scan(self[side], {
       directory = self.directory, side = side, owner = o.owner, only = o.only, fresh = o.fresh, exclude = o.exclude, not_units = o.not_units,
-      ours_until = side == "target" and o.ours_until or nil,
+      ours_during = side == "target" and o.ours_during or nil,
     })
     for _, unit in ipairs(reports[side].units) do
       if not known[unit.name] then
@@ -174,7 +174,7 @@ local numbers = { "done", "bytes", "files", "created", "replaced", "metadata", "
 function Pair:copy(o)
   o = o or {}
   if o.scan ~= false then
-    self:scan { owner = o.owner, ours_until = o.ours_until }
+    self:scan { owner = o.owner, ours_during = o.ours_during }
   end
   local sum = { failures = {}, refused = {} }
   for _, name in ipairs(numbers) do

@@ -1,5 +1,6 @@
 --- A laboratory for copiers: servers with homes, and a run in which a spec's function is a step.
 
+local oracle = require "spec.support.oracle"
 local runs = require "spec.support.runs"
 local ssh = require "runbook.ssh"
 local world = require "spec.world"
@@ -66,6 +67,55 @@ lab.OURS = { "lost+found", ".runbook" }
 ---@return string
 function lab.difference(a, a_path, b, b_path)
   return world.tree_difference(a:path(a_path), b:path(b_path), lab.OURS)
+end
+
+--- Raises with what differs unless the target is identical, says the oracle.
+---@param a world.Machine
+---@param a_path string
+---@param b world.Machine
+---@param b_path string
+---@param o? spec.oracle.options
+function lab.identical(a, a_path, b, b_path, o)
+  o = o or {}
+  o.exclude = o.exclude or { "lost+found" }
+  return oracle.identical(a:path(a_path), b:path(b_path), o)
+end
+
+--- What a run must not leave on a machine: programs of ours, half a file, keys, jobs. "" when there is nothing.
+---@param machine world.Machine
+---@param ... string  trees
+---@return string
+function lab.left_over(machine, ...)
+  local words = {}
+  for i, path in ipairs { ... } do
+    words[i] = world.quote(path)
+  end
+  return machine:must(([[
+    ls -d /var/tmp/runbook-far.* /tmp/runbook-far.* /dev/shm/runbook-far.* /root/runbook-far.* /home/*/runbook-far.* 2>/dev/null
+    find %s -name '.rb~*' 2>/dev/null; grep -h 'runbook:' /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys; :]]):format(
+    table.concat(words, " ")))
+end
+
+--- The notices of a run, a line each.
+---@param seen table[]
+---@return string
+function lab.notices(seen)
+  local lines = {}
+  for i, event in ipairs(runs.only(seen, "notice")) do
+    lines[i] = event.text
+  end
+  return table.concat(lines, "\n")
+end
+
+--- How many shards a run carried.
+---@param seen table[]
+---@return integer
+function lab.shards(seen)
+  local n = 0
+  for _, event in ipairs(runs.only(seen, "effect")) do
+    n = n + (event.verb == "sync.carry" and event.phase == "intent" and 1 or 0)
+  end
+  return n
 end
 
 return lab

@@ -249,6 +249,36 @@ push_report(lua_State *L, struct manifest_sink *s)
 	manifest_push_report(L, (struct manifest_scan *)s);
 }
 
+/* `ours_during`; [-0, +1, v]: it, or nil */
+static size_t
+check_periods(lua_State *L)
+{
+	if (lua_getfield(L, 1, "ours_during") == LUA_TNIL)
+		return 0;
+	luaL_argcheck(L, lua_istable(L, -1), 1, "ours_during must be a list");
+	lua_Integer n = luaL_len(L, -1);
+	for (lua_Integer i = 1; i <= n; i++) {
+		bool good = lua_rawgeti(L, -1, i) == LUA_TTABLE && lua_rawgeti(L, -1, 1) == LUA_TNUMBER && lua_rawgeti(L, -2, 2) == LUA_TNUMBER;
+		luaL_argcheck(L, good, 1, "ours_during must be pairs of numbers");
+		lua_pop(L, 3);
+	}
+	return (size_t)n;
+}
+
+/* What check_periods has left below the sink. */
+static void
+take_periods(lua_State *L, struct manifest_scan *s, size_t n)
+{
+	s->period_count = n;
+	for (size_t i = 0; i < n; i++) {
+		lua_rawgeti(L, -2, (lua_Integer)i + 1);
+		lua_rawgeti(L, -1, 1);
+		lua_rawgeti(L, -2, 2);
+		s->ours_during[i] = (struct manifest_period){ lua_tonumber(L, -2), lua_tonumber(L, -1) };
+		lua_pop(L, 3);
+	}
+}
+
 /* scan{...} -> sink */
 static int
 l_scan(lua_State *L)
@@ -259,12 +289,13 @@ l_scan(lua_State *L)
 	struct owner_map owner = manifest_owner_of(L, 1);
 	manifest_list(L, 1, "only");
 	bool partial = !lua_isnil(L, -1);
-	bool claims = lua_getfield(L, 1, "ours_until") != LUA_TNIL;
-	double ours_until = claims ? luaL_checknumber(L, -1) : 0;
+	size_t periods = check_periods(L);
 	bind_permit(L, PERMIT_CHANGE);
 	manifest_push_sink(L, push_report);		/* ... sink */
 	struct manifest_scan *s = calloc(1, sizeof *s);
-	if (!s || !(s->directory = strdup(directory))) {
+	if (!s || !(s->directory = strdup(directory)) || !(s->ours_during = calloc(periods + 1, sizeof *s->ours_during))) {
+		if (s)
+			free(s->directory);
 		free(s);
 		return luaL_error(L, "out of memory");
 	}
@@ -273,8 +304,7 @@ l_scan(lua_State *L)
 	s->side = side;
 	s->owner = owner;
 	s->partial = partial;
-	s->claims = claims;
-	s->ours_until = ours_until;
+	take_periods(L, s, periods);
 	return manifest_start_sink(L, &s->sink);
 }
 

@@ -12,9 +12,10 @@ local ends = {}
 local LOOK = [[
 LC_ALL=C; export LC_ALL
 dir=$1
-there=yes
+there=yes missing=
 while [ ! -d "$dir" ]; do
   if [ -e "$dir" ] || [ -L "$dir" ]; then echo "$dir: Not a directory" >&2; exit 1; fi
+  case ${dir##*/} in ''|.) ;; *) missing=/${dir##*/}$missing ;; esac
   there=no dir=${dir%/*}
   [ -n "$dir" ] || dir=/
 done
@@ -46,7 +47,10 @@ while :; do
   if [ "$here" = "$(stat -c %d:%i "$up/..")" ]; then break; fi
   up=$up/..
 done
-echo "real $(pwd -P | od -An -v -tx1 | tr -d ' \n')"
+real=$(pwd -P; echo /)
+real=${real%??}
+case $missing in ?*) real=${real%/}$missing ;; esac
+echo "real $(printf %s "$real" | od -An -v -tx1 | tr -d ' \n')"
 echo end
 if [ "$there" = yes ]; then
   for name in * .[!.]* ..?*; do
@@ -66,7 +70,7 @@ local function is_ours(name)
 end
 
 local function from_hex(text)
-  return (text:gsub("%x%x", function(h) return string.char(tonumber(h, 16)) end):gsub("\n$", ""))
+  return (text:gsub("%x%x", function(h) return string.char(tonumber(h, 16)) end))
 end
 
 local function parse(stdout, sent)

@@ -23,7 +23,7 @@ local VERSION = 1
 
 ---@class runbook.copier.Known
 ---@field directory string
----@field state { token?: string, boot?: string, clean: table<string, true>, doubt: table<string, "cut"|"look">,
+---@field state { token?: string, boot?: string, clean: table<string, true>, doubt: table<string, true>,
 ---  doors: table<string, string> }  doubt: units of the target that are looked at again whatever its stamp says; doors: how the key of
 ---  a pass went through
 local Known = {}
@@ -46,8 +46,8 @@ local function read_state(path)
     for _, name in ipairs(value.clean or {}) do
       state.clean[record.unit_name(name)] = true
     end
-    for name, why in pairs(value.doubt or {}) do
-      state.doubt[record.unit_name(name)] = why
+    for _, name in ipairs(value.doubt or {}) do
+      state.doubt[record.unit_name(name)] = true
     end
   end
   return state
@@ -76,10 +76,11 @@ function Known:save()
   for name in pairs(self.state.clean) do
     clean[#clean + 1] = record.word(name)
   end
-  for name, why in pairs(self.state.doubt) do
-    doubt[record.word(name)] = why
+  for name in pairs(self.state.doubt) do
+    doubt[#doubt + 1] = record.word(name)
   end
   table.sort(clean)
+  table.sort(doubt)
   local text = json.encode({ version = VERSION, token = self.state.token, boot = self.state.boot, clean = clean, doubt = doubt,
     doors = self.state.doors }, { sorted = true })
   check("keep what is known of the pair", own(core.write, self.directory .. "/state", text, { mode = tonumber("600", 8) }))
@@ -103,7 +104,7 @@ end
 --- Look at one side.
 ---@async
 ---@param side "source"|"target"
----@param o? { gently?: boolean, only?: string[], ours_until?: number, fresh?: boolean }  ours_until: see core
+---@param o? { gently?: boolean, only?: string[], ours_during?: number[][], fresh?: boolean }  ours_during: see core
 ---@return runbook.core.manifest.report report  and `seconds`
 function Known:scan(side, o)
   o = o or {}
@@ -115,7 +116,7 @@ function Known:scan(side, o)
   local report = feed(dir.place, { "scan", dir.path }, "looking", request, function()
     return manifest.scan {
       directory = self.directory, side = side, only = o.only, owner = side == "source" and self.pair.owner or nil,
-      ours_until = o.ours_until,
+      ours_during = o.ours_during,
     }
   end)
   report.seconds = time.now() - began
@@ -125,17 +126,21 @@ function Known:scan(side, o)
   return report
 end
 
---- Until when what stands on the target is this pair's, as its record there says: for ever while a pass is on, or was cut; up
---- to the end of the last pass when what we knew of it is lost; nil when nothing can be said.
+--- When what came to the target was this pair's, as its record there says: while passes were at work. Nil while what we know
+--- of it is all there is to know. Where no pass was yet, there was nothing foreign either.
 ---@param there table?  what record.read gave
----@return number?
-function Known:ours_until(there)
-  if not there or not there.empty then
+---@return number[][]?
+function Known:ours_during(there)
+  if self:is_as_left(there) or there and not there.empty then
     return nil
-  elseif there.state ~= "closed" then
-    return math.huge
+  elseif not there or not there.state and #there.passes == 0 then
+    return { { 0, math.huge } }
   end
-  return self.state.token ~= there.token and tonumber(there.stamped) or nil
+  local periods = table.move(there.passes, 1, #there.passes, 1, {})
+  if there.state == "open" then
+    periods[#periods + 1] = { tonumber(there.stamped), math.huge }
+  end
+  return periods
 end
 
 --- Does the target bear the stamp of our last pass?
@@ -148,23 +153,23 @@ end
 --- Look again at the units of the target of which the last pass does not know how they are.
 ---@async
 function Known:scan_doubtful()
-  for _, way in ipairs { "cut", "look" } do
-    local only = {}
-    for name, why in pairs(self.state.doubt) do
-      only[#only + 1] = why == way and name or nil
-      self.state.clean[name] = nil
-    end
-    if #only > 0 then
-      self:scan("target", { only = only, ours_until = way == "cut" and math.huge or nil })
-    end
+  local only = {}
+  for name in pairs(self.state.doubt) do
+    only[#only + 1] = name
+    self.state.clean[name] = nil
+  end
+  if #only > 0 then
+    self:scan("target", { only = only })
   end
   self.state.doubt = {}
 end
 
--- Somebody else's work is not what was cut; only units that we may have been in are looked through.
-function Known:clean_up()
+--- Remove what a copy that was cut left behind; only units that we may have been in are looked through.
+---@async
+---@param only? string[]
+function Known:clean_up(only)
   local request = check("read what is known", own(manifest.request, { directory = self.directory, side = "target", fresh = true,
-    exclude = {}, not_units = patterns.NOT_UNITS }))
+    exclude = {}, not_units = patterns.NOT_UNITS, only = only }))
   far.clean(self.pair.to, request)
 end
 

@@ -60,6 +60,7 @@ function mover.prepare(p)
   p.known = store_of(p.pair)
   p.token = digest.hex(digest.random(8))
   p.job = ("pass-%d-%s"):format(p.number, p.token)
+  p.cut = {} -- units of which nobody knows what was done there
   p.totals = { bytes = 0, files = 0, created = 0, deleted = 0, vanished = 0 }
   if effect.planning() then
     return
@@ -78,8 +79,7 @@ function mover.prepare(p)
   if there and there.state ~= "closed" then
     p.known:clean_up()
   end
-  -- Where no pass was yet, there was nothing foreign either.
-  p.known:scan("target", { ours_until = p.kind ~= "back" and (there and p.known:ours_until(there) or not there and math.huge) or nil })
+  p.known:scan("target", { ours_during = p.kind ~= "back" and p.known:ours_during(there) or nil })
 end
 
 -- From here on the target is not what the last pass left; whoever comes after a crash has to look.
@@ -95,7 +95,8 @@ local function begin_writing(p)
   end
 end
 
---- The pass is over: what is known of the target is believed from now on, but for units that failed.
+--- The pass is over: what is known of the target is believed from now on, but for units that failed. Where one was cut it is
+--- not over: nobody knows what was done there.
 ---@async
 ---@param p table
 function mover.finish(p)
@@ -103,8 +104,10 @@ function mover.finish(p)
     return
   end
   for name in pairs(p.failures) do
-    local fault = p.faults and p.faults[name]
-    p.known.state.doubt[name] = fault and fault.cut and "cut" or "look"
+    if p.cut[name] then
+      return
+    end
+    p.known.state.doubt[name] = true
   end
   local there = p.look.known
   if p.writing or not (there and there.state == "closed" and there.token) then
@@ -173,10 +176,12 @@ local function next_round(p, todo, last)
       list[#list + 1] = unit.name
     elseif fault then
       failed[unit.name] = faults.error_of(p, unit, fault)
+      p.cut[unit.name] = fault.cut
     end
   end
   if #names.claim > 0 then
-    p.known:scan("target", { only = names.claim, ours_until = math.huge })
+    p.known:clean_up(names.claim)
+    p.known:scan("target", { only = names.claim, ours_during = p.kind ~= "back" and p.known:ours_during(record.read(p.pair.to)) or nil })
   end
   if #names.look > 0 then
     p.known:scan("target", { only = names.look })
@@ -415,7 +420,7 @@ end
 ---@return table<string, runbook.Error> failures
 function mover.verify(pair, look, o)
   local store, failures = store_of(pair), {}
-  local report = store:scan("target", { ours_until = store:ours_until(look.known) })
+  local report = store:scan("target", { ours_during = store:ours_during(look.known) })
   store:prove(o.units)
   local sides = { source = look.survey.by_name, target = by_name(report) }
   local left_there = {}
@@ -444,7 +449,7 @@ end
 ---@return string[] changed
 function mover.changed_since_receipts(pair, side, list, receipts, look)
   local store = store_of(pair)
-  local now = by_name(store:scan(side, { ours_until = side == "target" and store:ours_until(look.known) or nil }))
+  local now = by_name(store:scan(side, { ours_during = side == "target" and store:ours_during(look.known) or nil }))
   local changed, doubtful = {}, {}
   for _, unit in ipairs(list) do
     local there = now[unit]

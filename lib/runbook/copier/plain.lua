@@ -1,5 +1,7 @@
 --- The engine of plain tools: a supervised rsync for each unit, and find to compare. For machines that do not run our program.
 
+local digest = require "runbook.core.digest"
+local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local meter = require "runbook.copier.meter"
@@ -36,6 +38,10 @@ end
 ---@param p table  the pass
 function plain.prepare(p)
   p.job = ("pass-%d"):format(p.number)
+  if not effect.planning() and p.kind ~= "back" then -- the other engine has to look at what this one does
+    p.stamped = digest.hex(digest.random(8))
+    record.stamp(p.pair.to, p.stamped, "open")
+  end
   p.rate = not p.settled and p.pair.rate and p.pair.rate / p.pair.workers or nil
   p.command = rsync.sender { path = p.pair.from.path, sudo = p.pair.from.place.sudo, gently = not p.settled }
 end
@@ -163,7 +169,13 @@ function plain.carry(p, list, loose)
 end
 
 --- The pass is over.
-function plain.finish() end
+---@async
+---@param p table  the pass
+function plain.finish(p)
+  if p.stamped and not next(p.failures) then
+    record.stamp(p.pair.to, p.stamped, "closed")
+  end
+end
 
 local AT_ONCE = 4
 

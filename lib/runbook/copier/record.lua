@@ -3,6 +3,7 @@
 ---     .runbook/pair     who fills this directory from where, and that it was empty when that began
 ---     .runbook/units    every unit a pass put there, a line each
 ---     .runbook/stamp    of the last pass: `closed` when it came to its end
+---     .runbook/passes   when passes were at work there, by the target's own ctime: a line each
 ---     .runbook/gone/    homes that vanished at the source after they had been copied
 ---
 --- Whoever finds the directory later, from whatever machine, can tell what is this pair's and what is not.
@@ -52,22 +53,29 @@ cd -P -- "$1/.runbook" 2>/dev/null || exit 0
 [ -f pair ] || exit 0
 cat pair
 if read -r token state <stamp; then printf 'token=%s\nstate=%s\nstamped=%s\n' "$token" "$state" "$(stat -c %.9Z stamp)"; fi 2>/dev/null
+sed 's/^/pass=/' passes 2>/dev/null
 echo -- && cat units]]
 
 --- What stands on the target.
 ---@async
 ---@param dir runbook.Dir
 ---@return { source: string, empty: boolean, began: string, units: table<string, true>, count: integer, token?: string,
----  state?: "open"|"closed", stamped?: string }?  of the stamp: when it was made, seconds
+---  state?: "open"|"closed", stamped?: string, passes: number[][] }?  stamped: when the stamp was made, seconds; passes: since and
+---  until when each was at work
 function record.read(dir)
   local text = dir.place:query_sh(READ, dir.path, { limit = 64 << 20 })
   local head, rest = (text .. "\n"):match("^(.-\n)%-%-\n(.*)$")
   if not head then
     return nil
   end
-  local r = { units = {}, count = 0 }
+  local r = { units = {}, count = 0, passes = {} }
   for key, value in head:gmatch("(%a+)=([^\n]*)\n") do
-    r[key] = value
+    local since, till = value:match("^(%S+) (%S+)$")
+    if key == "pass" then
+      table.insert(r.passes, { tonumber(since) or math.huge, tonumber(till) or 0 })
+    else
+      r[key] = value
+    end
   end
   r.empty = r.empty == "yes"
   for word in rest:gmatch("[^\n]+") do
@@ -86,11 +94,19 @@ if [ ! -f pair ]; then printf '%s' "$2" >pair.new && mv pair.new pair || exit 1;
 touch units
 LC_ALL=C sort -u units - >units.new && mv units.new units]]
 
--- $1 the directory, $2 the stamp. Replaced whole, so that its ctime is that of the moment.
+-- $1 the directory, $2 the token, $3 the state. Replaced whole, so that its ctime is that of the moment. What is open stays as old
+-- as it is: all that came since then may be ours. The pass is noted before it is closed, rather twice than not at all.
 local STAMP = [[
 umask 077
 cd -P -- "$1/.runbook" || exit 1
-printf '%s\n' "$2" >stamp.new && mv stamp.new stamp]]
+was= since=0
+if [ -f stamp ]; then read -r token was <stamp; since=$(stat -c %.9Z stamp); fi
+[ "$was $3" = "open open" ] && exit 0
+printf '%s\n' "$2 $3" >stamp.new || exit 1
+if [ "$3" = closed ] && [ "$was" != closed ]; then
+  { cat passes 2>/dev/null; echo "$since $(stat -c %.9Z stamp.new)"; } >passes.new && mv passes.new passes || exit 1
+fi
+mv stamp.new stamp]]
 
 --- Say on the target that a pass is at work there, or has come to its end.
 ---@async
@@ -101,7 +117,7 @@ record.stamp = effect.verb {
     return ("note in %s/.runbook that the pass %s"):format(dir.path, state == "open" and "is on" or "is over")
   end,
   by_hand = function(dir) return dir.place:by_hand { "vi", dir.path .. "/.runbook/stamp" } end,
-  body = function(dir, token, state) dir.place:sh(STAMP, dir.path, token .. " " .. state) end,
+  body = function(dir, token, state) dir.place:sh(STAMP, dir.path, token, state) end,
 }
 
 --- Write down, before anything is copied, which units the pair puts there.
