@@ -113,7 +113,7 @@ struct manifest_sink {
 	int fd;				/* its end */
 	struct manifest_failure failure;
 	atomic_bool abandoned;
-	_Atomic uint64_t bytes, files, answered;	/* for manifest.status */
+	_Atomic uint64_t bytes, files, answered, stat_nanoseconds;	/* for manifest.status */
 	void (*run)(struct manifest_sink *s);
 	void (*release)(struct manifest_sink *s);	/* what follows the sink in memory */
 

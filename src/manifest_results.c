@@ -369,8 +369,10 @@ manifest_results_run(struct manifest_sink *sink)
 			take_answer(s, &f.payload, f.type == PROOF);
 		else if (f.type == RESULT_TOUCHED)
 			take_touched(s, &f);
-		else if (f.type == RESULT_PROGRESS)
+		else if (f.type == RESULT_PROGRESS) {
 			atomic_store(&sink->bytes, get_number(&f.payload));
+			atomic_store(&sink->stat_nanoseconds, get_number(&f.payload));
+		}
 		else if (f.type == RESULT_END)
 			s->complete = true;
 		else

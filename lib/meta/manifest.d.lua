@@ -154,7 +154,7 @@ function sink:close() end
 function sink:finish() end
 
 --- How far a stream of results is, at any time; after `finish`, too.
----@return { bytes: integer, files: integer, answered: integer } status
+---@return { bytes: integer, files: integer, answered: integer, stat_seconds?: number } status  stat_seconds: at the source, now
 function sink:status() end
 
 --- Waits until the bytes are taken. Fails when what came before them was nonsense. A task that is cancelled here or in

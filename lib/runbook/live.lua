@@ -42,7 +42,10 @@ local function amounts(p)
     parts[#parts + 1] = human.bytes(p.bytes)
   end
   if p.rate and p.rate > 0 then
-    parts[#parts + 1] = human.bytes(p.rate) .. "/s"
+    parts[#parts + 1] = human.bytes(p.rate) .. "/s" .. (p.limit and (" (limit %s/s)"):format(human.bytes(p.limit)) or "")
+  end
+  if p.files and p.files_total then
+    parts[#parts + 1] = ("%s of %s files"):format(human.count(p.files), human.count(p.files_total))
   end
   return parts
 end
@@ -127,6 +130,9 @@ local function step_lines(step, now)
     lines[#lines + 1] = "   " .. step.effect
   end
   unit_lines(p, lines)
+  for _, note in ipairs(type(p.notes) == "table" and p.notes or {}) do
+    lines[#lines + 1] = "   " .. note
+  end
   return lines
 end
 

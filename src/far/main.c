@@ -100,7 +100,7 @@ far_threads(const struct far_options *o, int root)
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 	unsigned n = processors > 0 ? (unsigned)processors : 1;
 	n = far_is_remote(root) ? 32 : n < 8 ? n : 8;
-	return o->gently && n > 1 ? (n + 1) / 2 : n;
+	return o->gently && n > 2 ? (n + 1) / 2 : n;	/* two at the least idle time there is disturb nobody */
 }
 
 bool

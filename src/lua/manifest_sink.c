@@ -12,7 +12,7 @@ struct sink_box {
 	struct manifest_sink *sink;	/* NULL: closed, or over */
 	void (*push)(lua_State *L, struct manifest_sink *s);
 	bool busy, over;
-	uint64_t bytes, files, answered;
+	uint64_t bytes, files, answered, stat_nanoseconds;
 };
 
 struct sink_op {
@@ -47,6 +47,7 @@ read_status(struct sink_box *box)
 	box->bytes = atomic_load(&box->sink->bytes);
 	box->files = atomic_load(&box->sink->files);
 	box->answered = atomic_load(&box->sink->answered);
+	box->stat_nanoseconds = atomic_load(&box->sink->stat_nanoseconds);
 }
 
 static void
@@ -130,19 +131,23 @@ l_sink_finish(lua_State *L)
 	return task_await(L, &x->op);
 }
 
-/* sink:status() -> { bytes =, files =, answered = } */
+/* sink:status() -> { bytes =, files =, answered =, stat_seconds = } */
 static int
 l_sink_status(lua_State *L)
 {
 	struct sink_box *box = luaL_checkudata(L, 1, SINK_MT);
 	read_status(box);
-	lua_createtable(L, 0, 3);
+	lua_createtable(L, 0, 4);
 	lua_pushinteger(L, (lua_Integer)box->bytes);
 	lua_setfield(L, -2, "bytes");
 	lua_pushinteger(L, (lua_Integer)box->files);
 	lua_setfield(L, -2, "files");
 	lua_pushinteger(L, (lua_Integer)box->answered);
 	lua_setfield(L, -2, "answered");
+	if (box->stat_nanoseconds > 0) {
+		lua_pushnumber(L, (lua_Number)box->stat_nanoseconds / 1e9);
+		lua_setfield(L, -2, "stat_seconds");
+	}
 	return 1;
 }
 

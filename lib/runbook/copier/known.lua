@@ -19,13 +19,13 @@ local time = require "runbook.core.time"
 
 local known = {}
 
-local VERSION = 1
+local VERSION = 2
 
 ---@class runbook.copier.Known
 ---@field directory string
----@field state { token?: string, boot?: string, clean: table<string, true>, doubt: table<string, true>,
----  doors: table<string, string> }  doubt: units of the target that are looked at again whatever its stamp says; doors: how the key of
----  a pass went through
+---@field state { token?: string, boot?: string, clean: table<string, string>, doubt: table<string, true>, doors: table<string, string> }
+---  clean: digest of the source with which a unit was the same at both ends; doubt: units of the target that are looked at again
+---  whatever its stamp says; doors: how the key of a pass went through
 local Known = {}
 local known_mt = { __index = Known }
 
@@ -43,8 +43,8 @@ local function read_state(path)
   local state = { clean = {}, doubt = {}, doors = {} }
   if ok and type(value) == "table" and value.version == VERSION then
     state.token, state.boot, state.doors = value.token, value.boot, value.doors or {}
-    for _, name in ipairs(value.clean or {}) do
-      state.clean[record.unit_name(name)] = true
+    for name, seen in pairs(value.clean or {}) do
+      state.clean[record.unit_name(name)] = seen
     end
     for _, name in ipairs(value.doubt or {}) do
       state.doubt[record.unit_name(name)] = true
@@ -73,13 +73,12 @@ end
 ---@async
 function Known:save()
   local clean, doubt = {}, {}
-  for name in pairs(self.state.clean) do
-    clean[#clean + 1] = record.word(name)
+  for name, seen in pairs(self.state.clean) do
+    clean[record.word(name)] = seen
   end
   for name in pairs(self.state.doubt) do
     doubt[#doubt + 1] = record.word(name)
   end
-  table.sort(clean)
   table.sort(doubt)
   local text = json.encode({ version = VERSION, token = self.state.token, boot = self.state.boot, clean = clean, doubt = doubt,
     doors = self.state.doors }, { sorted = true })
@@ -120,8 +119,17 @@ function Known:scan(side, o)
     }
   end)
   report.seconds = time.now() - began
+  if side == "source" then
+    self.digests = self.digests or {}
+    for _, unit in ipairs(report.units) do
+      self.digests[unit.name] = unit.same and digest.hex(unit.digest) or nil
+    end
+    return report
+  end
   for _, unit in ipairs(report.units) do
-    self.state.clean[unit.name] = unit.same and self.state.clean[unit.name] or nil
+    if unit.added + unit.changed + unit.removed > 0 then
+      self.state.clean[unit.name] = nil
+    end
   end
   return report
 end
@@ -171,6 +179,20 @@ function Known:clean_up(only)
   local request = check("read what is known", own(manifest.request, { directory = self.directory, side = "target", fresh = true,
     exclude = {}, not_units = patterns.NOT_UNITS, only = only }))
   far.clean(self.pair.to, request)
+end
+
+--- Was a unit the same at both ends after the last pass, with the source as it is now? Others may have looked at it since.
+---@param unit string
+---@return boolean
+function Known:is_clean(unit)
+  return self.digests[unit] ~= nil and self.state.clean[unit] == self.digests[unit]
+end
+
+--- A unit is the same at both ends, or not.
+---@param report runbook.core.manifest.unit_report  of the source
+---@param clean boolean
+function Known:note_clean(report, clean)
+  self.state.clean[report.name] = clean and digest.hex(report.digest) or nil
 end
 
 --- How both sides of a unit differ.

@@ -45,23 +45,79 @@ function meter.failed(failures)
   return names, human.first_five(lines)
 end
 
+-- What a file costs beside its bytes: about what the far side moves in the time it takes to make a name.
+local FILE_WEIGHT = 64 << 10
+local WINDOW = 60 -- seconds that a rate is taken from
+
 local Meter = {}
 Meter.__index = Meter
 
 --- A meter for a pass over these units.
 ---@param list table[]
 ---@param loose table[]
----@param text? string  what else people should know meanwhile
-function meter.new(list, loose, text)
+---@param o? { rate?: number, quiet?: number }  bytes a second at most; seconds of a stat at the source before we began
+function meter.new(list, loose, o)
   local m = setmetatable({
-    total = #list + #loose, done = 0, bytes = 0, bytes_total = 0, sent = 0, now = {}, began = time.now(), said = -1, text = text,
+    total = #list + #loose, done = 0, bytes = 0, bytes_total = 0, files = 0, files_total = 0, now = {}, began = time.now(), said = -1,
+    samples = {}, limit = o and o.rate, quiet = o and o.quiet, again = {},
   }, Meter)
   for _, units in ipairs { list, loose } do
     for _, unit in ipairs(units) do
-      m.bytes_total = m.bytes_total + unit.bytes
+      m.bytes_total, m.files_total = m.bytes_total + unit.bytes, m.files_total + unit.files
     end
   end
   return m
+end
+
+--- What is to be sent, where that is known better than by what there is.
+---@param files integer
+---@param bytes integer
+function Meter:expect(files, bytes)
+  self.bytes_total, self.files_total = self.bytes + bytes, self.files + files
+end
+
+-- How much has come, with what is on its way.
+local function so_far(self)
+  local bytes, files = self.bytes, self.files
+  for _, one in pairs(self.now) do
+    bytes, files = bytes + math.min(one.bytes, one.total), files + (one.files or 0)
+  end
+  return bytes, files
+end
+
+-- Rate and seconds to go, from the last minute.
+local function outlook(self, now, bytes, files)
+  local list = self.samples
+  list[#list + 1] = { now, bytes, bytes + files * FILE_WEIGHT }
+  while now - list[1][1] > WINDOW do
+    table.remove(list, 1)
+  end
+  local first = list[1]
+  local seconds = now - first[1]
+  if seconds < 3 then
+    return nil, nil
+  end
+  local left = (self.bytes_total - bytes) + (self.files_total - files) * FILE_WEIGHT
+  local speed = (bytes + files * FILE_WEIGHT - first[3]) / seconds
+  return (bytes - first[2]) / seconds, speed > 0 and left >= 0 and left / speed or nil
+end
+
+local function notes(self)
+  local lines = {}
+  if self.stat and self.quiet and self.quiet > 0 then
+    lines[1] = ("source  a stat takes %.1f ms (%.1f before we began; I slow down at %.1f)"):format(self.stat * 1e3,
+      self.quiet * 1e3, math.max(self.quiet * 3, 0.0002) * 1e3)
+  end
+  local again = {}
+  for name, why in pairs(self.again) do
+    again[#again + 1] = ("%s (%s)"):format(meter.shown(name), why)
+  end
+  if #again > 0 then
+    table.sort(again)
+    lines[#lines + 1] = ("again   %s%s"):format(table.concat(again, ", ", 1, math.min(3, #again)),
+      #again > 3 and (", %d more"):format(#again - 3) or "")
+  end
+  return lines
 end
 
 -- Tells people, at most once a second.
@@ -71,19 +127,20 @@ function Meter:tell(always)
     return
   end
   self.said = now
-  local running, moving = {}, 0
+  local running = {}
   for name, one in pairs(self.now) do
     running[#running + 1] = {
       name = one.name or meter.shown(name), bytes = one.bytes, bytes_total = one.total, rate = one.bytes / math.max(0.5, now - one.began),
     }
-    moving = moving + math.min(one.bytes, one.total)
   end
   table.sort(running, function(a, b) return a.bytes_total > b.bytes_total end)
-  local bytes, seconds = self.bytes + moving, now - self.began
+  local bytes, files = so_far(self)
+  local rate, eta = outlook(self, now, bytes, files)
+  local counted = self.counts_files
   events.emit {
     type = "progress", unit_name = "homes", done = self.done, total = self.total, bytes = bytes, bytes_total = self.bytes_total,
-    rate = seconds > 1 and self.sent / seconds or nil, units = running, text = self.text,
-    eta = bytes > 0 and seconds > 5 and (self.bytes_total - bytes) * seconds / bytes or nil,
+    files = counted and files or nil, files_total = counted and self.files_total or nil, rate = rate, limit = self.limit, eta = eta,
+    units = running, notes = notes(self),
   }
 end
 
@@ -92,46 +149,51 @@ function Meter:start(unit)
 end
 
 function Meter:move(unit, bytes)
-  local one = self.now[unit.name] or self.now[unit]
-  self.sent = self.sent + math.max(0, bytes - one.bytes)
-  one.bytes = bytes
+  self.now[unit.name].bytes = bytes
   self:tell(false)
 end
 
 function Meter:finish(unit, good)
   self.now[unit.name] = nil
   if good then
-    self.done, self.bytes = self.done + 1, self.bytes + unit.bytes
+    self.done, self.bytes, self.files = self.done + 1, self.bytes + unit.bytes, self.files + unit.files
   end
   self:tell(self.done == self.total)
 end
 
---- A shard has begun: what it sends is what there is to do, as far as is known by then.
+--- A shard has begun.
 ---@param shard runbook.core.manifest.shard
 function Meter:begin(shard)
-  if not self.sharded then
-    self.sharded, self.bytes_total = true, 0
-  end
-  self.bytes_total = self.bytes_total + shard.size
-  self.now[shard] = { bytes = 0, total = shard.size, began = time.now(), name = meter.of_units(shard.units) }
+  self.counts_files = true
+  self.now[shard] = { bytes = 0, files = 0, total = shard.size, began = time.now(), name = meter.of_units(shard.units) }
 end
 
----@param status { bytes: integer, files: integer, answered: integer }
+--- How far a shard is.
+---@param status { bytes: integer, files: integer, stat_seconds?: number }
 function Meter:follow(shard, status)
-  self:move(shard, status.bytes)
+  local one = self.now[shard]
+  one.bytes, one.files, self.stat = status.bytes, status.files, status.stat_seconds or self.stat
+  self:tell(false)
 end
 
+--- It has ended; what it did not bring is still to be done.
 function Meter:done_with(shard)
   local one = self.now[shard]
-  self.bytes = self.bytes + one.total
+  self.bytes, self.files = self.bytes + math.min(one.bytes, one.total), self.files + one.files
   self.now[shard] = nil
   self:tell(false)
 end
 
 --- A unit is done, whatever carried it.
-function Meter:count()
+function Meter:count(unit)
+  self.again[unit.name] = nil
   self.done = self.done + 1
   self:tell(self.done == self.total)
+end
+
+--- A unit is to be tried once more.
+function Meter:once_more(unit, why)
+  self.again[unit.name] = why
 end
 
 return meter

@@ -23,6 +23,7 @@ local task = require "runbook.task"
 
 local mover = { name = "mover", level = "hashed", carries_shards = true, routes = { pull = true, push = true, operator = true } }
 
+local AT_ONCE = 4 -- manifests that are read at a time
 local TOGETHER = 32 -- units that are written down at a time
 local WITHOUT_PROGRESS = 3 -- rounds in which nothing more was done, before a failure is one
 
@@ -129,7 +130,7 @@ function mover.unit(p, unit)
     error(failure, 0)
   end
   record.add_receipt(p.pair, unit.name, "sent", { entries = unit.entries, files = unit.files, bytes = unit.bytes })
-  p.meter:count()
+  p.meter:count(unit)
   return {}
 end
 
@@ -139,22 +140,24 @@ local function sort_out(p, list)
   local todo, done = {}, {}
   for _, unit in ipairs(list) do
     if record.unit_state(p:key(unit)) ~= "done" then
-      local clean = p.known.state.clean[unit.name]
+      local clean = p.known:is_clean(unit.name)
       table.insert(clean and done or todo, unit)
     end
   end
   return todo, done
 end
 
--- More would be removed than anybody would believe: a person has to say that it is right.
-local function must_not_remove_much(p, todo)
-  local gone, there = 0, 0
-  for _, unit in ipairs(todo) do
+-- What there is to do. When more would be removed than anybody would believe, a person has to say that it is right.
+local function weigh(p, todo)
+  local gone, there, files, bytes = 0, 0, 0, 0
+  task.each(todo, { limit = AT_ONCE }, function(unit)
     local c = p.known:compare(unit.name)
     gone, there = gone + c.extra_ours, there + c.equal + c.different + c.extra
-  end
+    files, bytes = files + c.to_send.files, bytes + c.to_send.bytes
+  end)
+  p.meter:expect(files, bytes)
   local share = p.pair.most_removed or 25
-  if gone > 100 and gone * 100 > there * share then
+  if p.delete and gone > 100 and gone * 100 > there * share then
     errors.raise {
       kind = "conflict", code = "EREMOVED", target = p.pair.to.place.name,
       message = ("%d of %d names on the target would be removed, as they are gone from the source; that is more than %d %%"):format(
@@ -172,6 +175,7 @@ local function next_round(p, todo, last)
     local fault = p.faults[unit.name]
     if fault and fault.again and not last then
       again[#again + 1] = unit
+      p.meter:once_more(unit, faults.words(fault))
       local list = names[fault.cut and "claim" or "look"]
       list[#list + 1] = unit.name
     elseif fault then
@@ -239,19 +243,20 @@ end
 -- Contents that are equal as far as times and sizes go are read at both ends, while people work. Returns the units in which
 -- that found something.
 local function prove_units(p, todo)
-  local differ, proven = {}, nil
-  if not p.settled then
-    proven = p.known:prove(names_of(todo))
+  local differ = {}
+  if p.settled then
+    return differ -- in the end it is `verify` that reads
   end
-  for _, unit in ipairs(todo) do
+  local proven = p.known:prove(names_of(todo))
+  task.each(todo, { limit = AT_ONCE }, function(unit)
     local c = p.known:compare(unit.name)
     local report = p.look.survey.by_name[unit.name]
     local clean = c.missing + c.different + c.extra_ours == 0 and c.proven == c.entries and report.problem_count == 0
-    p.known.state.clean[unit.name] = clean or nil
-    if proven and proven[unit.name] and c.different > 0 and not p.failures[unit.name] then
+    p.known:note_clean(report, clean)
+    if proven[unit.name] and c.different > 0 and not p.failures[unit.name] then
       differ[#differ + 1] = unit
     end
-  end
+  end)
   return differ
 end
 
@@ -309,9 +314,7 @@ local function carry_all(p, list, loose)
       look_at_top(p)
     end
     local todo, done = sort_out(p, units)
-    if p.delete then
-      must_not_remove_much(p, todo)
-    end
+    weigh(p, todo)
     p:each(done, TOGETHER)
     if #todo > 0 then
       carry_units(p, todo)
@@ -462,6 +465,7 @@ function mover.changed_since_receipts(pair, side, list, receipts, look)
   if side == "target" and #doubtful > 0 then -- what was touched may still be the same
     store:prove(doubtful)
   end
+  store:save()
   for _, unit in ipairs(doubtful) do
     local c = store:compare(unit)
     if side == "source" or not is_proven(unit, c) then

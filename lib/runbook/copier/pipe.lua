@@ -151,6 +151,7 @@ end
 local function run_job(p, shard, sink)
   local at = p.route.kind == "push" and p.pair.from.place or p.pair.to.place
   local file = write_work(at, p.route.kind == "push" and p.programs.from or p.programs.to, shard)
+  shard.bytes = nil -- it is large, and there now
   local stderr = ""
   p.jobs = (p.jobs or 0) + 1
   local job = at:job {
