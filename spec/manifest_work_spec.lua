@@ -56,6 +56,14 @@ describe("work", function()
     assert.same({}, s.refused)
   end)
 
+  it("goes through the tree in lanes when it is told, so that neighbours are far apart, and brings the same", function()
+    source({ "a" }, { "b" }, { "c" }, { "d" }, { "e" })
+    assert.equal(lines("F home/a -", "F home/d -", "F home/b -", "F home/e -", "F home/c -", "R", "D home/", "Q"), (words { spread = 2 }))
+    assert.equal(lines("F home/a -", "F home/b -", "F home/c -", "F home/d -", "F home/e -", "R", "D home/", "Q"), (words { spread = 64 }))
+    book:bring { spread = 2 }
+    assert.equal("", (words()))
+  end)
+
   it("is none when nothing differs, nor when nothing is known", function()
     agree { { "a", size = 5 }, { "l", type = "l" } }
     assert.equal("", (words { deletions = true, overwrite = true }))

@@ -114,6 +114,44 @@ say_operation(struct making *m, unsigned char type, const struct reader *rest)
 	s->ops[s->count++] = (struct shard_op){ (uint32_t)(s->bytes.length - length), m->unit, (uint32_t)length, type, made };
 }
 
+struct gathered {
+	struct reader payload;
+	uint32_t unit;
+	unsigned char type;
+};
+
+/*
+ * Operations of a phase in as many lanes as the work says, a step of each in turn: on a file server names of one
+ * directory wait for each other, and those of several do not.
+ */
+static void
+say_spread(struct making *m, struct manifest_batch *b, int phase, uint32_t unit)
+{
+	struct reader r = reader_of(b->phase[phase].bytes, b->phase[phase].length);
+	size_t n = 0, all = b->count[phase], lanes = m->work->spread;
+	struct gathered *list = calloc(all + 1, sizeof *list);
+	r.at += b->from[phase];
+	while (list && n < all && !r.failed) {
+		unsigned char type = get_byte(&r);
+		struct text rest = get_text(&r);
+		struct reader payload = reader_of(rest.bytes, rest.length);
+		if (type == WORK_UNIT)
+			unit = (uint32_t)get_number(&payload);
+		else
+			list[n++] = (struct gathered){ payload, unit, type };
+	}
+	m->failed |= !list || r.failed;
+	m->barrier = m->shard->count > 0;
+	size_t step = (n + lanes - 1) / lanes;
+	for (size_t i = 0; i < step; i++)
+		for (size_t at = i; at < n && !m->failed; at += step) {
+			m->unit = list[at].unit;
+			say_operation(m, list[at].type, &list[at].payload);
+		}
+	b->count[phase] = b->from[phase] = b->phase[phase].length = 0;
+	free(list);
+}
+
 /* At most `most` operations of a phase, from where the last shard of this batch ended. */
 static void
 say_phase(struct making *m, struct manifest_batch *b, int phase, size_t most, uint32_t unit)
@@ -169,7 +207,10 @@ shard_of_batch(struct manifest_work *w, struct manifest_batch *b, int first, int
 	m.shard->id = ++w->made;
 	for (int i = first; i <= last && m.shard->count < most; i++) {
 		m.failed |= b->phase[i].failed;
-		say_phase(&m, b, i, most, unit);
+		if (i == PHASE_CONTENT && w->spread > 1 && most == SIZE_MAX)
+			say_spread(&m, b, i, unit);
+		else
+			say_phase(&m, b, i, most, unit);
 	}
 	if (first <= PHASE_CONTENT) {
 		m.shard->files = b->files;

@@ -61,6 +61,7 @@ struct manifest_work {
 	struct owner_map owner;
 	bool deletions, overwrite, proof;
 	uint64_t most_entries, most_bytes;
+	size_t spread;		/* lanes of the contents; 1: in order */
 
 	uv_mutex_t making;		/* shards */
 	int directory;

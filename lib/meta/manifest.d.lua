@@ -104,6 +104,7 @@ local manifest = {}
 ---@field overwrite? boolean     what this pair did not put there may be replaced; it is never removed
 ---@field entries? integer       a shard is cut when it has so many; 20000
 ---@field bytes? integer         or when so many are to be sent; 1 GiB
+---@field spread? integer        lanes: neighbours in a shard are so far apart in the tree that their directories differ; 1, in order
 
 ---@class runbook.core.manifest.unproven_options
 ---@field directory string

@@ -361,6 +361,7 @@ new_work(lua_State *L, bool proof)
 		.deletions = manifest_flag(L, 1, "deletions"), .overwrite = manifest_flag(L, 1, "overwrite"),
 		.most_entries = (uint64_t)manifest_integer(L, 1, "entries", MOST_ENTRIES),
 		.most_bytes = (uint64_t)manifest_integer(L, 1, "bytes", MOST_BYTES),
+		.spread = (size_t)manifest_integer(L, 1, "spread", 1),
 	};
 	if (w.most_entries == 0 || w.most_bytes == 0)
 		return luaL_error(L, "a shard holds one entry at least");

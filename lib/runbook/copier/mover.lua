@@ -207,7 +207,7 @@ local function one_round(p, list)
   local deletions = p.delete and not (p.blocked and list[1].name == scan.LOOSE)
   local work <close> = effect.own(manifest.work, {
     directory = p.known.directory, units = names_of(list), owner = p.pair.owner, deletions = deletions, overwrite = p.kind == "back",
-    entries = shards.entries(p, list), bytes = shards.bytes(p, list),
+    entries = shards.entries(p, list), bytes = shards.bytes(p, list), spread = shards.lanes(p),
   })
   shards.run(p, work, list, function(settled)
     local good = {}

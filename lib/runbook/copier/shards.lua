@@ -38,6 +38,18 @@ function shards.bytes(p, list)
   return share(sum(list, "bytes"), p.pair.workers, LEAST_BYTES, MOST_BYTES)
 end
 
+-- As `stat -f` calls them: each call goes to another machine.
+local REMOTE = { nfs = true, fuseblk = true, fuse = true, cifs = true, smb2 = true, ceph = true, lustre = true, v9fs = true,
+  afs = true, gpfs = true }
+local LANES = 64 -- at least as many as the far side has threads for a file server
+
+--- In how many lanes a shard goes through the tree. On a file server names of one directory wait for each other.
+---@param p table
+---@return integer
+function shards.lanes(p)
+  return (REMOTE[p.look.from.file_system] or REMOTE[p.look.to.file_system]) and LANES or 1
+end
+
 --- Make ready what the first shard needs: the program at both ends, and the way between them.
 ---@async
 ---@param p table
