@@ -1,4 +1,5 @@
--- demo.lua - `make demo`: two throw-away ssh servers, homes on one of them, and nfs-move.lua between the two.
+-- demo.lua - `make demo`: two throw-away ssh servers, homes on one of them, and nfs-move.lua between the two: what it would
+-- do, the first copy, people who go on working, the last copy, the proof.
 --
 -- What a person would answer is given on the command line, so it runs by itself. Then another program (tree.py)
 -- compares both servers. Nothing is left behind.
@@ -56,17 +57,27 @@ local function demo()
   local params = folder .. "/demo.yaml"
   world.write(params, ("from:\n%sto:\n%swindow: 1h\nquiet: 5s\nreceipts: %s/receipts.json\n"):format(
     directory(old), directory(new), folder))
+  local state = { "--state", folder .. "/state", "--no-input" }
+  local function runbook(...)
+    local argv = { world.runbook, ... }
+    local code = show(table.move(state, 1, 3, #argv + 1, argv))
+    return code == 0 or code == 5 or error(("it ended with %d"):format(code), 0)
+  end
+
+  say "What it would do; nothing is changed"
+  show { world.runbook, "plan", "nfs-move.lua", "--params", params }
+  say "The first copy, while people work"
+  runbook("run", "nfs-move.lua", "--params", params, "--until", "bulk")
+  say "Meanwhile: files change, appear, vanish and are renamed; a home is new, one is gone"
+  world.mutate(old:path "/srv/homes", { percent = 3, delete = true, rename = true, seed = 1 })
+  local gone = old:must "cd /srv/homes && mkdir new-user && echo hello > new-user/notes && ls -d [a-z]* | tail -n 1"
+  old:must(("rm -r /srv/homes/%s"):format(gone))
   local before = world.tree(old:path "/srv/homes")
 
-  say "The procedure, with the two answers a person would give"
-  local code = show {
-    world.runbook, "run", "nfs-move.lua", "--params", params, "--state", folder .. "/state", "--no-input",
-    "--confirm", "stop-writers=nfs-move", "--done", "stop-writers=demo",
-  }
-  if code ~= 0 then
-    say("It ended with %d", code)
-    return code
-  end
+  say "The rest, with the two answers a person would give"
+  runbook("resume", "--confirm", "stop-writers=nfs-move", "--done", "stop-writers=demo")
+  say "The proof"
+  os.execute(("%s show --receipts --state %s/state | head -n 8"):format(world.runbook, folder))
 
   say "Both servers compared by another program: type, bytes, mode, owner, time, links, xattrs, ACLs, holes"
   local difference = world.tree_difference(old:path "/srv/homes", new:path "/srv/homes", { "lost+found", ".runbook" })
