@@ -220,11 +220,12 @@ function Known:note_boot(boot)
 end
 
 -- Both ends of what is not proven are read, side by side.
-local function prove_chunk(self, chunk)
+local function prove_chunk(self, chunk, gently)
   local done = {}
   require("runbook.task").each({ "source", "target" }, {}, function(side)
     local dir = dir_of(self, side)
-    done[side] = feed(dir.place, { "prove", dir.path }, "reading", chunk.bytes, function() return chunk:results(side) end)
+    local args = { "prove", dir.path, gently and "--gently" or nil }
+    done[side] = feed(dir.place, args, "reading", chunk.bytes, function() return chunk:results(side) end)
   end)
   return done
 end
@@ -232,19 +233,15 @@ end
 --- Read what is equal as far as names and times go, and was not read yet, at both ends.
 ---@async
 ---@param units string[]
----@param on_progress? fun(files: integer, bytes: integer)
+---@param gently? boolean
 ---@return table<string, true> units  of which something was read
-function Known:prove(units, on_progress)
+function Known:prove(units, gently)
   local proof <close> = own(manifest.unproven, { directory = self.directory, units = units, owner = self.pair.owner })
-  local files, bytes, seen = 0, 0, {}
+  local seen = {}
   for chunk in function() return check("look for what is not proven", own(proof.next, proof)) end do
-    prove_chunk(self, chunk)
-    files, bytes = files + chunk.files, bytes + chunk.size
+    prove_chunk(self, chunk, gently)
     for _, unit in ipairs(chunk.units) do
       seen[unit] = true
-    end
-    if on_progress then
-      on_progress(files, bytes)
     end
   end
   for unit in pairs(seen) do

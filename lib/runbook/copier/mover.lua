@@ -247,7 +247,7 @@ local function prove_units(p, todo)
   if p.settled then
     return differ -- in the end it is `verify` that reads
   end
-  local proven = p.known:prove(names_of(todo))
+  local proven = p.known:prove(names_of(todo), true)
   task.each(todo, { limit = AT_ONCE }, function(unit)
     local c = p.known:compare(unit.name)
     local report = p.look.survey.by_name[unit.name]

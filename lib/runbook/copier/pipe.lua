@@ -66,7 +66,7 @@ local function send_flags(p)
       flags[2] = ("--quiet=%d"):format(math.max(1, p.pair.quiet * 1e9) // 1)
     end
     if p.pair.rate then
-      flags[#flags + 1] = ("--rate=%d"):format(math.max(1, p.pair.rate // p.pair.workers))
+      flags[#flags + 1] = ("--rate=%d"):format(math.max(1, p.pair.rate // p.width))
     end
   end
   return flags

@@ -43,6 +43,18 @@ local REMOTE = { nfs = true, fuseblk = true, fuse = true, cifs = true, smb2 = tr
   afs = true, gpfs = true }
 local LANES = 64 -- at least as many as the far side has threads for a file server
 
+--- Shards at a time. A rate is shared by them, so there are no more than there is work for.
+---@param p table
+---@param list table[]
+---@return integer
+function shards.width(p, list)
+  if p.settled or not p.pair.rate then
+    return p.pair.workers
+  end
+  local n = math.max(sum(list, "entries") / shards.entries(p, list), sum(list, "bytes") / shards.bytes(p, list))
+  return math.max(1, math.min(p.pair.workers, math.ceil(n)))
+end
+
 --- In how many lanes a shard goes through the tree. On a file server names of one directory wait for each other.
 ---@param p table
 ---@return integer
@@ -213,7 +225,7 @@ function Course:start(shard)
 end
 
 function Course:may_start(shard)
-  return #self.tasks < self.p.pair.workers and (not shard.after or self.open[shard.after] == 1)
+  return #self.tasks < self.p.width and (not shard.after or self.open[shard.after] == 1)
 end
 
 Course.__close = function(self)
@@ -250,7 +262,7 @@ end
 ---@param list table[]  the units, in order
 ---@param on_settled async fun(units: table[])
 function shards.run(p, work, list, on_settled)
-  p.refused = {}
+  p.refused, p.width = {}, shards.width(p, list)
   local later = {} -- who may have been refused something
   local c <close> = course(p, work, list, function(settled)
     if #p.refused == 0 then
