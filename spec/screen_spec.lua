@@ -246,7 +246,8 @@ describe("a screen on a terminal", function()
     }
     t.wait(3 * 3600 + 12 * 60)
     t.feed { { type = "progress", step = "bulk", done = 421, total = 800, unit_name = "homes", bytes = 1.06e12,
-      bytes_total = 2e12, rate = 92e6, eta = 10200, units = {
+      bytes_total = 2e12, rate = 92e6, limit = 100e6, files = 7600000, files_total = 14200000, eta = 10200,
+      notes = { "again   jos-c3-a9 (the connection between the servers broke)" }, units = {
         { name = "_shared", bytes = 102.7e9, bytes_total = 310.4e9, rate = 31e6 }, { name = "b", bytes = 1 }, { name = "c" },
         { name = "d" }, { name = "e" } } } }
     t.screen:tick()
@@ -255,12 +256,13 @@ describe("a screen on a terminal", function()
 Move homes   move-1
 ok  1 look  Look   2 s
   2 bulk  Copy every home   3 h 12 min; about 2 h 50 min to go
-   ################---------------  53 %   1.06 of 2.00 TB   92.0 MB/s
-   421 of 800 homes
+   ################---------------  53 %   1.06 of 2.00 TB   92.0 MB/s (limit 100 MB/s)
+   421 of 800 homes, 7,600,000 of 14,200,000 files
      _shared          103 of 310 GB   31.0 MB/s
      b                1 byte
      c]] .. "                \n" .. [[
      2 more
+   again   jos-c3-a9 (the connection between the servers broke)
    Ctrl-C stops within seconds and loses nothing; `runbook resume` goes on.]], render(t.text(), 100))
     t.feed { { type = "step-end", step = "bulk", outcome = "done", seconds = 11520 } }
     assert.equal("Move homes   move-1\nok  1 look  Look   2 s\nok  2 bulk  Copy every home   3 h 12 min\n", render(t.text(), 100))

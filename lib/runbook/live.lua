@@ -44,9 +44,6 @@ local function amounts(p)
   if p.rate and p.rate > 0 then
     parts[#parts + 1] = human.bytes(p.rate) .. "/s" .. (p.limit and (" (limit %s/s)"):format(human.bytes(p.limit)) or "")
   end
-  if p.files and p.files_total then
-    parts[#parts + 1] = ("%s of %s files"):format(human.count(p.files), human.count(p.files_total))
-  end
   return parts
 end
 
@@ -57,6 +54,9 @@ local function counts(p, step)
     texts[1] = ("%s of %s %s"):format(human.count(p.done), human.count(p.total), name)
   elseif p.done then
     texts[1] = ("%s %s"):format(human.count(p.done), name)
+  end
+  if p.files and p.files_total then
+    texts[#texts + 1] = ("%s of %s files"):format(human.count(p.files), human.count(p.files_total))
   end
   if step and #step.failed > 0 then
     texts[#texts + 1] = human.count(#step.failed) .. " failed"
