@@ -4,7 +4,7 @@
 #     unshare --mount --propagation unchanged --uts --pid --fork --kill-child \
 #         machine.sh DIRECTORY NAME [MOUNTPOINT=SIZE[:KIND]]...
 #
-# It has processes, mounts, a host name and a boot id of its own; root, home, srv, tmp, var/tmp, opt and
+# It has processes, mounts, /dev/shm, a host name and a boot id of its own; root, home, srv, tmp, var/tmp, opt and
 # mnt are folders of DIRECTORY, as are the users.  The network is everybody's loopback.  When this
 # process ends, so does everything on the machine.
 set -eu
@@ -26,6 +26,8 @@ mount --bind "$directory/etc/sudoers.d" /etc/sudoers.d
 mount --bind "$directory/etc/boot_id" /proc/sys/kernel/random/boot_id
 mount -t tmpfs -o mode=755 run /run
 mkdir /run/sshd /run/world /run/lock
+mkdir -p /dev/shm
+mount -t tmpfs -o mode=1777 shm /dev/shm
 mount --bind "$directory/etc" /run/world
 
 for disk; do

@@ -70,8 +70,8 @@ local function raise_failed(place, args, how, stderr)
     }, 3)
   end
   errors.raise({
-    kind = stderr:find("^sudo: ") and "auth" or command.kind_of(stderr), target = place.name, status = how.status, signal = how.signal,
-    stderr = stderr,
+    kind = stderr:find("^sudo: ") and "auth" or how.signal and "lost" or command.kind_of(stderr), target = place.name,
+    status = how.status, signal = how.signal, stderr = stderr,
     message = ("%s of %s: %s"):format(args[1], args[2] or place.name, said and said:gsub("^runbook%-far: ", "") or how.signal
       and "ended by signal " .. how.signal or "ended with status " .. tostring(how.status)),
   }, 3)

@@ -112,7 +112,12 @@ function mover.finish(p)
   end
   local there = p.look.known
   if p.writing or not (there and there.state == "closed" and there.token) then
-    record.stamp(p.pair.to, p.token, "closed")
+    local ok, err = xpcall(record.stamp, errors.handler, p.pair.to, p.token, "closed")
+    if not ok and (next(p.failures) == nil or errors.is_cancelled(err)) then
+      error(err, 0)
+    elseif not ok then -- a disk that is full has no room for that either, and why units failed is to be said
+      return
+    end
     p.known.state.token = p.token
   else
     p.known.state.token = there.token
@@ -134,12 +139,12 @@ function mover.unit(p, unit)
   return {}
 end
 
--- Units that an earlier try of this step has done are not done again; those where nothing changed since they were the same
--- at both ends need no look.
+-- Units that an earlier try of this step has done are not done again, but for the top, which changes with each home that is
+-- made; those where nothing changed since they were the same at both ends need no look.
 local function sort_out(p, list)
   local todo, done = {}, {}
   for _, unit in ipairs(list) do
-    if record.unit_state(p:key(unit)) ~= "done" then
+    if record.unit_state(p:key(unit)) ~= "done" or unit.name == scan.LOOSE and (p.writing or p.moved_aside) then
       local clean = p.known:is_clean(unit.name)
       table.insert(clean and done or todo, unit)
     end
@@ -229,6 +234,7 @@ local function carry_units(p, todo)
     list, p.failed = next_round(p, list, idle >= WITHOUT_PROGRESS)
     for _, unit in ipairs(all) do
       if p.failed[unit.name] then
+        p.failures[unit.name] = p.failed[unit.name]
         p:each({ unit }, 1)
       end
     end
@@ -290,9 +296,9 @@ local function refuse_blocked(p, list)
   return free
 end
 
--- Each new home has changed the time of the directory that the loose files lie in.
+-- Each new home, and what was moved aside, has changed the time of the directory that the loose files lie in.
 local function look_at_top(p)
-  if p.writing then
+  if p.writing or p.moved_aside then
     p.known:scan("target", { only = { scan.LOOSE } })
     p.known.state.clean[scan.LOOSE] = nil
   end

@@ -247,15 +247,34 @@ local function without_left(p, list)
   return kept
 end
 
--- A home that has become a file at the source has vanished as a home.
+local function set_aside(p, name, what)
+  record.set_aside(p.pair.to, name, what)
+  p.moved_aside = true
+end
+
+-- Homes that vanished at the source; before the final pass only those that have become a file there, which needs their name.
 local function set_aside_vanished(p)
-  local there = {}
-  for _, name in ipairs(p.look.from.names) do
-    there[name] = not p.look.from.loose[name] or p.look.to.loose[name]
+  local there, from, to = {}, p.look.from, p.look.to
+  for _, name in ipairs(from.names) do
+    there[name] = not from.loose[name] or to.loose[name]
   end
-  for _, name in ipairs(p.look.to.names) do
-    if not there[name] and p.look.known and p.look.known.units[name] then
-      record.set_aside(p.pair.to, name)
+  for _, name in ipairs(to.names) do
+    if not there[name] and p.look.known and p.look.known.units[name] and (p.kind == "final" or from.loose[name]) then
+      set_aside(p, name, "home")
+    end
+  end
+end
+
+-- Loose files that have become homes at the source. Only what a pass put there: the rest is for a person to look at.
+local function set_aside_files(p)
+  local to, known = p.look.to, p.look.known
+  for _, unit in ipairs(p.look.survey.units) do
+    if to.loose[unit.name] and known and known.units[unit.name] then
+      local at = p.pair.to.place:query_sh([[stat -c %.9Z -- "$1/$2"]], p.pair.to.path, unit.name)
+      if record.came_in_a_pass(known, tonumber(at) or math.huge) then
+        set_aside(p, unit.name, "file")
+        to.loose[unit.name] = nil
+      end
     end
   end
 end
@@ -341,7 +360,7 @@ local function new_pass(pair, kind, o, look)
   local r = pair:route(look)
   return setmetatable({
     pair = pair, kind = kind, look = look, settled = settled, results = {}, failures = {}, ours = kind ~= "back", number = number,
-    engine = look.engine, route = r, only = o.only, prefix = record.prefix(pair, number),
+    engine = look.engine, route = r, only = o.only, prefix = record.prefix(pair, number, kind),
     delete = kind == "final" and (look.known == nil or look.known.empty),
     by_hand_source = (r.user and r.user .. "@" .. r.host .. ":" or "") .. pair.from.path,
   }, pass_mt)
@@ -363,8 +382,9 @@ function pass.run(pair, kind, o)
   p.clock = clock
   p.meter = meter.new(list, loose, { rate = not p.settled and pair.rate or nil, quiet = not p.settled and pair.quiet or nil })
   p.engine.prepare(p)
-  if kind == "final" then
+  if kind ~= "back" then
     set_aside_vanished(p)
+    set_aside_files(p)
   end
   list, loose = without_left(p, list), without_left(p, loose)
   p.engine.carry(p, list, loose)

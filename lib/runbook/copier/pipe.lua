@@ -130,7 +130,7 @@ function pipe.is_worth_another(e)
   return e.kind == "lost" or e.kind == "timeout" or e.kind == "unreachable" or e.kind == "busy"
 end
 
-local function ended(p, sink, stderr, status)
+local function ended(p, sink, stderr, status, failure)
   local outcome, message, code = sink:finish()
   if not outcome then
     local kind = code == "EFORMAT" and "internal" or errors.kind(code)
@@ -138,7 +138,7 @@ local function ended(p, sink, stderr, status)
   elseif outcome.complete and status == 0 then
     return outcome
   end
-  local e = link_failure(p, stderr, status)
+  local e = failure or link_failure(p, stderr, status)
   return outcome, { error = e, kind = e.kind, again = pipe.is_worth_another(e), cut = true }
 end
 
@@ -170,16 +170,16 @@ local function run_job(p, shard, sink)
   return stderr, how.status
 end
 
--- Both ends are held by us, and what one says goes to the other.
+-- Both ends are held by us, and what one says goes to the other. What failed first is why the other did.
 local function run_between(p, shard, sink)
   local near, away = stream.pair()
-  local stderr, status = "", 0
+  local failure
   local function run(place, args, input, on_data)
     local ok, err = xpcall(far.carry, errors.handler, place, args, { input = input, on_data = on_data })
     if not ok and errors.is_cancelled(err) then
       error(err, 0)
     elseif not ok then
-      stderr, status = stderr .. "runbook-far: " .. tostring(err.message) .. "\n", 1
+      failure = failure or err
     end
   end
   task.all {
@@ -197,7 +197,7 @@ local function run_between(p, shard, sink)
       away:close()
     end,
   }
-  return stderr, status
+  return "", failure and 1 or 0, failure
 end
 
 --- Carry a shard; raises when it could not begin.
@@ -209,8 +209,7 @@ end
 function pipe.run(p, shard)
   local sink <close> = shard:results()
   local run = p.route.kind == "operator" and run_between or run_job
-  local stderr, status = run(p, shard, sink)
-  return ended(p, sink, stderr, status)
+  return ended(p, sink, run(p, shard, sink))
 end
 
 return pipe

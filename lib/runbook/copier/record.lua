@@ -85,6 +85,19 @@ function record.read(dir)
   return r
 end
 
+--- Did something come to the target while a pass was at work there?
+---@param known table  what `read` gave
+---@param at number  its ctime
+---@return boolean
+function record.came_in_a_pass(known, at)
+  for _, period in ipairs(known.passes) do
+    if at >= period[1] and at <= period[2] then
+      return true
+    end
+  end
+  return known.state == "open" and at >= tonumber(known.stamped)
+end
+
 -- $1 the directory, $2 the text of `pair` (kept as it is when there is one); the units come through stdin.
 local BEGIN = [[
 umask 077
@@ -138,32 +151,36 @@ record.begin = effect.verb {
   end,
 }
 
--- $1 the directory, $2 the unit. Done twice it finds it done; an older one of that name keeps its own.
+-- $1 the directory, $2 the name, $3 `home`: only if it is a directory. Done twice it finds it done; an older one of that name keeps
+-- its own.
 local SET_ASIDE = [[
 umask 077
 cd -P -- "$1" || exit 1
-[ -d "./$2" ] && [ ! -L "./$2" ] || exit 0
+if [ "$3" = home ]; then [ -d "./$2" ] && [ ! -L "./$2" ]; else [ -L "./$2" ] || [ -f "./$2" ]; fi || exit 0
 mkdir -p .runbook/gone || exit 1
 to=.runbook/gone/$2
 n=1
-while [ -e "$to" ]; do n=$((n + 1)); to=.runbook/gone/$2.$n; done
+while [ -e "$to" ] || [ -L "$to" ]; do n=$((n + 1)); to=.runbook/gone/$2.$n; done
 mv -T -- "./$2" "$to"]]
 
 local BRING_BACK = [[
 cd -P -- "$1" || exit 1
-[ -e ".runbook/gone/$2" ] || exit 0
-[ ! -e "./$2" ] || { echo "$2: File exists" >&2; exit 1; }
+[ -e ".runbook/gone/$2" ] || [ -L ".runbook/gone/$2" ] || exit 0
+[ ! -e "./$2" ] && [ ! -L "./$2" ] || { echo "$2: File exists" >&2; exit 1; }
 mv -T -- ".runbook/gone/$2" "./$2"]]
 
---- A home that vanished at the source is kept out of the way, not removed.
+--- A home that vanished at the source, or the file that a home now has the name of, is kept out of the way, not removed.
 ---@async
+---@param dir runbook.Dir
+---@param unit string
+---@param what "home"|"file"
 record.set_aside = effect.verb {
   name = "sync.set_aside", class = "change", repeatable = true, quiet = true,
   target = function(dir) return dir.place.name end,
   summary = function(_, unit) return ("set %s aside: it is gone from the source"):format(unit) end,
   by_hand = function(dir, unit) return dir.place:by_hand { "mv", dir.path .. "/" .. unit, dir.path .. "/.runbook/gone/" } end,
   inverse = function(dir, unit) return { "sync.bring_back", dir, unit } end,
-  body = function(dir, unit) dir.place:sh(SET_ASIDE, dir.path, unit) end,
+  body = function(dir, unit, what) dir.place:sh(SET_ASIDE, dir.path, unit, what) end,
 }
 
 effect.verb {
@@ -200,14 +217,15 @@ end
 --- of a step, and each pair, needs names of its own; the first one gets the plain ones.
 ---@async
 ---@param pair table
----@param number integer  of the pass
+---@param number integer  of the pass; one that failed has the number of the next
+---@param kind string
 ---@return string
-function record.prefix(pair, number)
+function record.prefix(pair, number, kind)
   local j, step = journal(), task.context().step
   if not j or not step then
     return ""
   end
-  local key, mine = "first pass of " .. step, ("%s #%d"):format(pair.id, number)
+  local key, mine = "first pass of " .. step, ("%s #%d %s"):format(pair.id, number, kind)
   if j.meta[key] == nil then
     j:set_meta(key, mine)
     j:commit()
@@ -215,9 +233,9 @@ function record.prefix(pair, number)
   if j.meta[key] == mine then
     return ""
   elseif j.meta[key]:sub(1, #pair.id + 2) == pair.id .. " #" then
-    return ("%d/"):format(number)
+    return ("%d-%s/"):format(number, kind)
   end
-  return ("%s/%d/"):format(digest.sha256(pair.id):sub(1, 8), number)
+  return ("%s/%d-%s/"):format(digest.sha256(pair.id):sub(1, 8), number, kind)
 end
 
 --- Keep a pass.
