@@ -2,9 +2,11 @@
 
 #include "work.h"
 
+#include <stdlib.h>
 #include <time.h>
 
 #define LIMIT    3			/* times the quiet stat */
+#define FIRST    32			/* stats that show how it was before we were felt */
 #define FLOOR    UINT64_C(200000)	/* below this many nanoseconds nobody is disturbed */
 #define SECOND   UINT64_C(1000000000)
 #define STEP     UINT64_C(10000000)	/* nanoseconds of pause more or less */
@@ -14,6 +16,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
 	uint64_t rate, free_at;		/* when the next byte may go */
 	uint64_t quiet, average, pause, judged_at, said_at;
+	uint64_t first[FIRST];
+	unsigned firsts;
 	bool says;
 } pace;
 
@@ -71,11 +75,37 @@ judge(uint64_t now)
 		pace.pause = pace.pause > STEP ? pace.pause - pace.pause / 4 - STEP / 4 : 0;
 }
 
+static int
+by_length(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	return (x > y) - (x < y);
+}
+
+/*
+ * A scan is told of many names at once, and its stats cost nothing then, on a file server: ours do not.  So the first of
+ * ours count as quiet, too.
+ */
+static void
+note_first(uint64_t nanoseconds)
+{
+	pace.first[pace.firsts++] = nanoseconds;
+	if (pace.firsts < FIRST)
+		return;
+	qsort(pace.first, FIRST, sizeof *pace.first, by_length);
+	if (pace.quiet < pace.first[FIRST / 2])
+		pace.quiet = pace.first[FIRST / 2];
+}
+
 void
 pace_stat(uint64_t nanoseconds)
 {
 	pthread_mutex_lock(&lock);
 	uint64_t now = far_clock();
+	if (pace.quiet && pace.firsts < FIRST) {
+		note_first(nanoseconds);
+		pace.judged_at = now;
+	}
 	pace.average = pace.average ? pace.average - pace.average / 16 + nanoseconds / 16 : nanoseconds;
 	if (now - pace.judged_at > SECOND / 10)
 		judge(now);

@@ -1,7 +1,7 @@
 /*
  * pace.h - how fast the sender may be: a rate in bytes, and a governor that gives way to the people who use the source.
  *
- * The governor knows how long a stat took before anything was copied.  When it takes three times as long, the threads
+ * The governor knows how long a stat took before anything was copied, and how long the first of its own.  When it takes three times as long, the threads
  * take turns with pauses that grow, and shrink again when it is well.
  */
 #ifndef RUNBOOK_FAR_PACE_H

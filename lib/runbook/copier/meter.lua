@@ -55,11 +55,11 @@ Meter.__index = Meter
 --- A meter for a pass over these units.
 ---@param list table[]
 ---@param loose table[]
----@param o? { rate?: number, quiet?: number }  bytes a second at most; seconds of a stat at the source before we began
+---@param o? { rate?: number }  bytes a second at most
 function meter.new(list, loose, o)
   local m = setmetatable({
     total = #list + #loose, done = 0, bytes = 0, bytes_total = 0, files = 0, files_total = 0, now = {}, began = time.now(), said = -1,
-    samples = {}, limit = o and o.rate, quiet = o and o.quiet, again = {},
+    samples = {}, limit = o and o.rate, again = {},
   }, Meter)
   for _, units in ipairs { list, loose } do
     for _, unit in ipairs(units) do
@@ -104,9 +104,8 @@ end
 
 local function notes(self)
   local lines = {}
-  if self.stat and self.quiet and self.quiet > 0 then
-    lines[1] = ("source  a stat takes %.1f ms (%.1f before we began; I slow down at %.1f)"):format(self.stat * 1e3,
-      self.quiet * 1e3, math.max(self.quiet * 3, 0.0002) * 1e3)
+  if self.stat then
+    lines[1] = ("source  a stat takes %.1f ms"):format(self.stat * 1e3)
   end
   local again = {}
   for name, why in pairs(self.again) do

@@ -380,7 +380,7 @@ function pass.run(pair, kind, o)
   list, loose = only_these(list, o.only), only_these({ loose }, o.only)
   local p = new_pass(pair, kind, o, look)
   p.clock = clock
-  p.meter = meter.new(list, loose, { rate = not p.settled and pair.rate or nil, quiet = not p.settled and pair.quiet or nil })
+  p.meter = meter.new(list, loose, { rate = not p.settled and pair.rate or nil })
   p.engine.prepare(p)
   if kind ~= "back" then
     set_aside_vanished(p)
