@@ -190,10 +190,10 @@ local function next_round(p, todo, last)
   end
   if #names.claim > 0 then
     p.known:clean_up(names.claim)
-    p.known:scan("target", { only = names.claim, ours_during = p.kind ~= "back" and p.known:ours_during(record.read(p.pair.to)) or nil })
   end
-  if #names.look > 0 then
-    p.known:scan("target", { only = names.look })
+  local only = table.move(names.look, 1, #names.look, #names.claim + 1, names.claim)
+  if #only > 0 then -- what changed since this pass began writing we did, as with the other names of an inode
+    p.known:scan("target", { only = only, ours_during = p.kind ~= "back" and p.known:ours_during(record.read(p.pair.to)) or nil })
   end
   return again, failed
 end
@@ -246,14 +246,11 @@ local function carry_units(p, todo)
   end
 end
 
--- Contents that are equal as far as times and sizes go are read at both ends, while people work. Returns the units in which
--- that found something.
+-- Contents and attributes that are equal as far as times and sizes go, and were not read yet, are read at both ends: what differs
+-- is brought, in the final pass, too, where `verify` could only say so. Returns the units in which that found something.
 local function prove_units(p, todo)
   local differ = {}
-  if p.settled then
-    return differ -- in the end it is `verify` that reads
-  end
-  local proven = p.known:prove(names_of(todo), true)
+  local proven = p.known:prove(names_of(todo), not p.settled)
   task.each(todo, { limit = AT_ONCE }, function(unit)
     local c = p.known:compare(unit.name)
     local report = p.look.survey.by_name[unit.name]
