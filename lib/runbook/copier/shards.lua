@@ -13,7 +13,7 @@ local units = require "runbook.units"
 local shards = {}
 
 -- A shard is what may be lost by a cut, and what one connection carries: some seconds of work at least.
-local LEAST_ENTRIES, MOST_ENTRIES = 10000, 50000
+local LEAST_ENTRIES, MOST_ENTRIES = 10000, 30000 -- half a kB of ours for each that is on its way
 local LEAST_BYTES, MOST_BYTES = 256 << 20, 64 << 30
 
 local function sum(list, key)
