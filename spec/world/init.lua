@@ -103,7 +103,7 @@ function Leash:stop()
   if alive(self.pid) then
     world.sh(("kill -TERM %d"):format(self.pid))
   end
-  world.wait_until("the end of " .. self.what, function() return not alive(self.pid) end)
+  world.wait_until("the end of " .. self.what, function() return not alive(self.pid) end, 60)
 end
 
 function Leash:alive()
