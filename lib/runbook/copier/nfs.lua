@@ -226,11 +226,14 @@ function Pair:must_be_unchanged_since_receipts()
   proof.must_be_unchanged(self)
 end
 
+-- The way that was asked for, with the connection opened by the same end as before.
+local OTHER_WAY = { pull = "push", push = "pull", operator = "operator" }
+
 -- The pair the other way round. An owner that was mapped cannot be known any more, so a home gets the one it has at the source.
 local function reversed(self)
   local other = setmetatable({
     from = self.to, to = self.from, owner = "keep", exclude = self.exclude, workers = self.workers, units = self.units,
-    engine = self.engine, runs = self.runs,
+    engine = self.engine, runs = self.runs, route_wanted = self.runs and OTHER_WAY[self.route_wanted] or nil,
   }, pair_mt)
   other.id = ("%s -> %s"):format(tostring(other.from), tostring(other.to))
   return other
