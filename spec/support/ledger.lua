@@ -79,24 +79,24 @@ local function all_shards(work)
   return shards, table.concat(words, "\n")
 end
 
+local function made(self, make, o)
+  o = o or {}
+  o.directory, o.units = self.directory, o.units or { "home" }
+  local work = change(make, o)
+  local shards, words = all_shards(work)
+  return shards, words, work
+end
+
 --- All shards of some work, with `words` and `operations` (streams.lua).
 ---@return table[] shards
 ---@return string words  of all of them
 ---@return runbook.core.manifest.work work  open
 function ledger:work(o)
-  o = o or {}
-  o.directory, o.units = self.directory, o.units or { "home" }
-  local work = change(manifest.work, o)
-  local shards, words = all_shards(work)
-  return shards, words, work
+  return made(self, manifest.work, o)
 end
 
 function ledger:unproven(o)
-  o = o or {}
-  o.directory, o.units = self.directory, o.units or { "home" }
-  local work = change(manifest.unproven, o)
-  local shards, words = all_shards(work)
-  return shards, words, work
+  return made(self, manifest.unproven, o)
 end
 
 --- What an obedient far side says of an operation. Bytes are told apart by what `hash` of the source's entry says.

@@ -49,6 +49,22 @@ function faults.of(failure)
   return f
 end
 
+local PASSING = { lost = true, timeout = true, unreachable = true, busy = true }
+
+--- May another try mend it?
+---@param e runbook.Error
+---@return boolean
+function faults.passes(e)
+  return PASSING[e.kind] or false
+end
+
+--- A shard that broke: nobody knows what it did.
+---@param e runbook.Error
+---@return runbook.copier.Fault
+function faults.of_shard(e)
+  return { error = e, kind = e.kind, again = faults.passes(e), cut = true }
+end
+
 local RANK = { full = 5, refused = 4, unknown = 3, conflict = 2, busy = 1 }
 
 local function rank(f)

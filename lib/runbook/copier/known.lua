@@ -14,7 +14,9 @@ local manifest = require "runbook.core.manifest"
 local patterns = require "runbook.copier.patterns"
 local record = require "runbook.copier.record"
 local retry = require "runbook.retry"
+local scan = require "runbook.copier.scan"
 local store = require "runbook.store"
+local task = require "runbook.task"
 local time = require "runbook.core.time"
 
 local known = {}
@@ -29,9 +31,7 @@ local VERSION = 2
 local Known = {}
 local known_mt = { __index = Known }
 
-local function own(...)
-  return effect.own(...)
-end
+local own = effect.own
 
 local function check(what, ...)
   return errors.check(nil, what, ...)
@@ -103,13 +103,13 @@ end
 --- Look at one side.
 ---@async
 ---@param side "source"|"target"
----@param o? { gently?: boolean, only?: string[], ours_during?: number[][], fresh?: boolean }  ours_during: see core
+---@param o? { gently?: boolean, only?: string[], ours_during?: number[][] }  ours_during: see core
 ---@return runbook.core.manifest.report report  and `seconds`
 function Known:scan(side, o)
   o = o or {}
   local dir, began = dir_of(self, side), time.now()
   local request = check("read what is known", own(manifest.request, {
-    directory = self.directory, side = side, gently = o.gently, only = o.only, fresh = o.fresh,
+    directory = self.directory, side = side, gently = o.gently, only = o.only,
     exclude = patterns.for_far(self.pair.exclude), not_units = patterns.NOT_UNITS,
   }))
   local report = feed(dir.place, { "scan", dir.path }, "looking", request, function()
@@ -221,13 +221,11 @@ end
 
 -- Both ends of what is not proven are read, side by side.
 local function prove_chunk(self, chunk, gently)
-  local done = {}
-  require("runbook.task").each({ "source", "target" }, {}, function(side)
+  task.each({ "source", "target" }, {}, function(side)
     local dir = dir_of(self, side)
     local args = { "prove", dir.path, gently and "--gently" or nil }
-    done[side] = feed(dir.place, args, "reading", chunk.bytes, function() return chunk:results(side) end)
+    feed(dir.place, args, "reading", chunk.bytes, function() return chunk:results(side) end)
   end)
-  return done
 end
 
 --- Read what is equal as far as names and times go, and was not read yet, at both ends.
@@ -270,16 +268,6 @@ end
 
 local COUNTS = { "entries", "files", "directories", "bytes", "disk", "special", "linked" }
 
-local function later(a, b)
-  local as, an = a:match("^(%d+)%.?(%d*)")
-  local bs, bn = b:match("^(%d+)%.?(%d*)")
-  as, bs = math.tointeger(as), math.tointeger(bs)
-  return as > bs or as == bs and an > bn
-end
-
---- Is a moment, as "SECONDS.NANOSECONDS", after another?
-known.is_later = later
-
 --- A scan as what the passes go by; see scan.survey.
 ---@param report runbook.core.manifest.report
 ---@param facts table  of that end
@@ -288,7 +276,7 @@ function known.survey(report, facts)
   local s = {
     units = {}, by_name = {}, owners = {}, mark = "0.0", total = {}, mount = facts.mount, seconds = report.seconds,
     device = ("%d:%d"):format(report.device, report.inode), file_system = report.file_system, clock = report.clock, skew = facts.skew,
-    problems = problems_of(report), report = report,
+    problems = problems_of(report),
   }
   for _, key in ipairs(COUNTS) do
     s.total[key] = 0
@@ -301,7 +289,7 @@ function known.survey(report, facts)
     for owner, n in pairs(unit.owners) do
       s.owners[owner] = (s.owners[owner] or 0) + n
     end
-    s.mark = later(unit.newest_ns, s.mark) and unit.newest_ns or s.mark
+    s.mark = scan.is_later(unit.newest_ns, s.mark) and unit.newest_ns or s.mark
   end
   if tonumber(s.mark:match("^%d+")) > s.clock then -- a file of the future would hide every later change
     s.mark = ("%d.0"):format(s.clock // 1)

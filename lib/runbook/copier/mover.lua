@@ -14,7 +14,6 @@ local digest = require "runbook.core.digest"
 local known = require "runbook.copier.known"
 local manifest = require "runbook.core.manifest"
 local meter = require "runbook.copier.meter"
-local plain = require "runbook.copier.plain"
 local record = require "runbook.copier.record"
 local route = require "runbook.copier.route"
 local scan = require "runbook.copier.scan"
@@ -46,13 +45,7 @@ function mover.look(pair, gently)
   return report
 end
 
---- What `look` gave, as the passes go by it.
----@param report runbook.core.manifest.report
----@param facts table
----@return table survey
-function mover.survey(report, facts)
-  return known.survey(report, facts)
-end
+mover.survey = known.survey
 
 --- What is to be known before the first shard: the target, unless it bears our stamp.
 ---@async
@@ -489,18 +482,14 @@ end
 ---@async
 ---@param pair table
 ---@param mark string
----@param look? table
 ---@return { path: string, at: number, type: string }[]
-function mover.changed(pair, mark, look)
-  if look then
-    for _, unit in ipairs(store_of(pair):scan("source").units) do
-      if known.is_later(unit.newest_ns, mark) then
-        return scan.changed(pair.from, mark, pair.exclude)
-      end
+function mover.changed(pair, mark)
+  for _, unit in ipairs(store_of(pair):scan("source").units) do
+    if scan.is_later(unit.newest_ns, mark) then
+      return scan.changed(pair.from, mark, pair.exclude)
     end
-    return {}
   end
-  return plain.changed(pair, mark)
+  return {}
 end
 
 return mover

@@ -355,12 +355,12 @@ local function only_these(list, only)
   return kept
 end
 
-local function new_pass(pair, kind, o, look)
+local function new_pass(pair, kind, look)
   local settled, number = kind == "final" or kind == "back", #look.passes + 1
   local r = pair:route(look)
   return setmetatable({
     pair = pair, kind = kind, look = look, settled = settled, results = {}, failures = {}, ours = kind ~= "back", number = number,
-    engine = look.engine, route = r, only = o.only, prefix = record.prefix(pair, number, kind),
+    engine = look.engine, route = r, prefix = record.prefix(pair, number, kind),
     delete = kind == "final" and (look.known == nil or look.known.empty),
     by_hand_source = (r.user and r.user .. "@" .. r.host .. ":" or "") .. pair.from.path,
   }, pass_mt)
@@ -378,7 +378,7 @@ function pass.run(pair, kind, o)
   prepare(pair, kind, look)
   local list, loose = in_order(look.survey, o.first)
   list, loose = only_these(list, o.only), only_these({ loose }, o.only)
-  local p = new_pass(pair, kind, o, look)
+  local p = new_pass(pair, kind, look)
   p.clock = clock
   p.meter = meter.new(list, loose, { rate = not p.settled and pair.rate or nil })
   p.engine.prepare(p)

@@ -11,6 +11,8 @@ local command = require "runbook.place.command"
 local digest = require "runbook.core.digest"
 local errors = require "runbook.errors"
 local far = require "runbook.copier.far"
+local faults = require "runbook.copier.faults"
+local key = require "runbook.ssh.key"
 local meter = require "runbook.copier.meter"
 local rsync = require "runbook.copier.rsync"
 local shell = require "runbook.shell"
@@ -36,14 +38,6 @@ for word do
 done;
 exec "$program" "$what" "$root" "$@"]]
 
-local function with_sudo(at, argv)
-  if not at.sudo then
-    return argv
-  end
-  local words = type(at.sudo) == "string" and { "sudo", "-n", "-u", at.sudo, "--" } or { "sudo", "-n", "--" }
-  return table.move(argv, 1, #argv, #words + 1, words)
-end
-
 --- The only command that the key of a pass may run, on one line.
 ---@param p table
 ---@return string?
@@ -54,8 +48,7 @@ function pipe.forced(p)
   end
   local what, dir = kind == "pull" and "send" or "receive", kind == "pull" and p.pair.from or p.pair.to
   local program = kind == "pull" and p.programs.from or p.programs.to
-  local argv = { "sh", "-c", (FORCED:gsub("\n%s*", " ")), "runbook-" .. what, what, program.path, dir.path }
-  return shell.join(with_sudo(dir.place, argv)) .. ' "$SSH_ORIGINAL_COMMAND"'
+  return key.forced("runbook-" .. what, FORCED, { what, program.path, dir.path }, dir.place.sudo)
 end
 
 local function send_flags(p)
@@ -123,13 +116,6 @@ local function link_failure(p, stderr, status)
   }
 end
 
---- May another try mend it?
----@param e runbook.Error
----@return boolean
-function pipe.is_worth_another(e)
-  return e.kind == "lost" or e.kind == "timeout" or e.kind == "unreachable" or e.kind == "busy"
-end
-
 local function ended(p, sink, stderr, status, failure)
   local outcome, message, code = sink:finish()
   if not outcome then
@@ -138,8 +124,7 @@ local function ended(p, sink, stderr, status, failure)
   elseif outcome.complete and status == 0 then
     return outcome
   end
-  local e = failure or link_failure(p, stderr, status)
-  return outcome, { error = e, kind = e.kind, again = pipe.is_worth_another(e), cut = true }
+  return outcome, faults.of_shard(failure or link_failure(p, stderr, status))
 end
 
 local function write_work(at, program, shard)

@@ -4,6 +4,7 @@ local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
+local faults = require "runbook.copier.faults"
 local meter = require "runbook.copier.meter"
 local record = require "runbook.copier.record"
 local route = require "runbook.copier.route"
@@ -16,7 +17,6 @@ local units = require "runbook.units"
 local plain = { name = "rsync", level = "scanned", routes = { pull = true } }
 
 local ROUNDS = 3
-local AGAIN = { lost = true, timeout = true, unreachable = true, busy = true }
 
 --- Count what is at the source.
 ---@async
@@ -135,7 +135,7 @@ local function carry_all(p, list)
     p:each(list, p.pair.workers)
     local again = {}
     for _, unit in ipairs(list) do
-      if p.failures[unit.name] and AGAIN[p.failures[unit.name].kind] then
+      if p.failures[unit.name] and faults.passes(p.failures[unit.name]) then
         again[#again + 1] = unit
       end
     end

@@ -52,7 +52,7 @@ local function wait_for_quiet(pair, seconds)
   local mark, changed = look.survey.mark, nil
   for period = 1, PERIODS do
     task.sleep(seconds)
-    changed = look.engine.changed(pair, mark, look)
+    changed = look.engine.changed(pair, mark)
     if #changed == 0 then
       return
     end
@@ -83,17 +83,22 @@ function proof.must_be_quiet(pair, seconds)
   end
   local look = pass.look(pair, false)
   local mark = passes[#passes].mark
-  local changed = look.survey.mark ~= mark and look.engine.changed(pair, mark, look) or {}
+  local changed = look.survey.mark ~= mark and scan.changed(pair.from, mark, pair.exclude) or {}
   if #changed > 0 then
     raise_writers(pair, changed, "stop them, then do the final pass again: `runbook resume --again final`")
   end
 end
 
-local function must_hold_nothing_else(pair, from, to)
-  local there = {}
-  for _, name in ipairs(from.names) do
-    there[name] = true
+local function set_of(list)
+  local set = {}
+  for _, one in ipairs(list) do
+    set[one] = true
   end
+  return set
+end
+
+local function must_hold_nothing_else(pair, from, to)
+  local there = set_of(from.names)
   local extra = {}
   for _, name in ipairs(to.names) do
     if not there[name] and not record.is_left(name) then
@@ -238,14 +243,6 @@ local function engine_for(pair, level)
     }, 3)
   end
   return look
-end
-
-local function set_of(list)
-  local set = {}
-  for _, one in ipairs(list) do
-    set[one] = true
-  end
-  return set
 end
 
 --- Units whose target is not what its receipt says, and homes that are new there.

@@ -93,18 +93,20 @@ local function raise_no_route(tried)
   }
 end
 
-local function pull(pair)
-  local found, tried = probe(pair.to.place, pair.from.place)
-  if found then
-    found.kind, found.text = "pull", ("the target pulls from %s port %d"):format(found.host, found.port)
+-- Who opens the connection, and who is entered.
+local function sides(pair, kind)
+  if kind == "push" then
+    return pair.from.place, pair.to.place
   end
-  return found, tried
+  return pair.to.place, pair.from.place
 end
 
-local function push(pair)
-  local found, tried = probe(pair.from.place, pair.to.place)
+local TEXT = { pull = "the target pulls from %s port %d", push = "the source pushes to %s port %d" }
+
+local function straight(pair, kind)
+  local found, tried = probe(sides(pair, kind))
   if found then
-    found.kind, found.text = "push", ("the source pushes to %s port %d"):format(found.host, found.port)
+    found.kind, found.text = kind, TEXT[kind]:format(found.host, found.port)
   end
   return found, tried
 end
@@ -132,11 +134,11 @@ function route.find(pair, from, to, can)
   end
   local found, tried
   if wanted ~= "push" then
-    found, tried = pull(pair)
+    found, tried = straight(pair, "pull")
   end
   if not found and can.push and wanted ~= "pull" then
     local tried_push
-    found, tried_push = push(pair)
+    found, tried_push = straight(pair, "push")
     tried = tried or tried_push
   end
   if not found and (wanted or not can.operator) then
@@ -155,16 +157,8 @@ local function addresses_of(place)
   return #list > 0 and table.concat(list, ",") or nil
 end
 
--- Who opens the connection, and who is entered.
-local function sides(pair, r)
-  if r.kind == "push" then
-    return pair.from.place, pair.to.place
-  end
-  return pair.to.place, pair.from.place
-end
-
 local function make_key(pair, r, addresses, o)
-  local by, into = sides(pair, r)
+  local by, into = sides(pair, r.kind)
   return require("runbook.ssh").with_key {
     from = by, to = into, expires = 7 * DAY, from_address = addresses, job = o.job, command = o.command,
   }
@@ -175,12 +169,12 @@ local function try_key(pair, r, key)
   local argv = key:argv({ "sh", "-c", '$RUNBOOK_SSH $1 "$2" true', "sh", rsync.ssh_options(), r.host },
     { host_key = r.host_key, port = r.port, user = r.user })
   argv.stdin, argv.reads, argv.timeout = key.private, true, 60
-  local _, _, stderr = sides(pair, r):exec(argv)
+  local _, _, stderr = sides(pair, r.kind):exec(argv)
   return stderr:find("runbook: refused", 1, true) ~= nil, stderr
 end
 
 local function raise_refused(pair, r, stderr)
-  local by, into = sides(pair, r)
+  local by, into = sides(pair, r.kind)
   local said = stderr:match("([^\n]+)%s*$") or "nothing was said"
   local auth = stderr:find("Permission denied", 1, true) or stderr:find("password is required", 1, true)
   errors.raise {
@@ -201,7 +195,7 @@ function route.open(pair, r, o)
   if r.kind == "local" or r.kind == "operator" then
     return { remote = false, wrap = function(argv) return argv end }
   end
-  local by, into = sides(pair, r)
+  local by, into = sides(pair, r.kind)
   local addresses = not pair.unbound and o.door ~= "unbound" and addresses_of(by) or nil
   local key = make_key(pair, r, addresses, o)
   if not effect.planning() and not o.door then

@@ -5,8 +5,8 @@
 --- a quota counts them where they belong and a rename is never across file systems.
 
 local errors = require "runbook.errors"
+local key = require "runbook.ssh.key"
 local patterns = require "runbook.copier.patterns"
-local shell = require "runbook.shell"
 
 local rsync = {}
 
@@ -111,12 +111,7 @@ exec $gently rsync "$@"]]
 ---@param o { path: string, sudo: boolean|string|nil, gently: boolean }
 ---@return string
 function rsync.sender(o)
-  local argv = { "sh", "-c", (SEND:gsub("\n%s*", " ")), "runbook-send", o.path, o.gently and "gently" or "" }
-  if o.sudo then
-    local words = type(o.sudo) == "string" and { "sudo", "-n", "-u", o.sudo, "--" } or { "sudo", "-n", "--" }
-    argv = table.move(argv, 1, #argv, #words + 1, words)
-  end
-  return shell.join(argv) .. ' "$SSH_ORIGINAL_COMMAND"'
+  return key.forced("runbook-send", SEND, { o.path, o.gently and "gently" or "" }, o.sudo)
 end
 
 -- What ssh is told on top of what the key's agent brings.

@@ -129,7 +129,11 @@ local function parse_owners(text, into)
   end
 end
 
-local function later(a, b)
+--- Is a moment, as "SECONDS.NANOSECONDS", after another?
+---@param a string
+---@param b string
+---@return boolean
+function scan.is_later(a, b)
   local as, an = a:match("^(%d+)%.?(%d*)")
   local bs, bn = b:match("^(%d+)%.?(%d*)")
   as, bs = math.tointeger(as), math.tointeger(bs)
@@ -204,7 +208,7 @@ function scan.survey(dir, exclude, gently)
     for j, key in ipairs { "entries", "files", "directories", "bytes", "disk", "special", "linked" } do
       unit[key] = math.tointeger(c[j])
     end
-    s.mark = later(c[8], s.mark) and c[8] or s.mark
+    s.mark = scan.is_later(c[8], s.mark) and c[8] or s.mark
     parse_owners(fields[i + 2], s.owners)
     s.units[#s.units + 1], s.by_name[unit.name] = unit, unit
   end

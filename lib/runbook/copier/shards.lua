@@ -70,10 +70,10 @@ function shards.open(p)
     return
   end
   p.programs = {}
-  local places = { p.pair.from.place, p.route.kind ~= "local" and p.pair.to.place or nil }
+  local two_machines = p.route.kind ~= "local"
   local installed = p.route.kind == "operator" and {} or task.all { -- the operator brings it with each command
     function() return far.install(p.pair.to.place, p.job) end,
-    function() return places[2] and far.install(places[1], p.job) or nil end,
+    function() return two_machines and far.install(p.pair.from.place, p.job) or nil end,
   }
   p.programs.to, p.programs.from = installed[1], installed[2] or installed[1]
   for _, program in pairs { installed[1], installed[2] } do
@@ -100,9 +100,7 @@ local REFUSED = {
 
 -- What was not even asked of the far side is not told apart by unit; each unit it may be of is compared afterwards.
 local function note_refused(p, shard)
-  for _, refused in ipairs(shard.refused) do
-    table.insert(p.refused, { kind = refused.kind, count = refused.count, examples = refused.examples })
-  end
+  table.move(shard.refused, 1, #shard.refused, #p.refused + 1, p.refused)
 end
 
 local function note_outcome(p, shard, outcome, failure)
@@ -128,7 +126,6 @@ local carry = effect.verb {
   summary = function(_, shard)
     return ("carry %s in %s names of %s"):format(units.size(shard.size), units.count(shard.entries), meter.of_units(shard.units))
   end,
-  by_hand = function(p) return p.engine.by_hand and p.engine.by_hand(p) end,
   body = function(p, shard) return pipe.run(p, shard) end,
 }
 
@@ -140,9 +137,8 @@ local function run_one(p, shard)
   if not ok and errors.is_cancelled(outcome) then
     error(outcome, 0)
   elseif not ok then
-    local e = errors.from(outcome)
     for _, unit in ipairs(shard.units) do
-      note(p, unit, { error = e, kind = e.kind, again = pipe.is_worth_another(e), cut = true })
+      note(p, unit, faults.of_shard(errors.from(outcome)))
     end
     return
   end

@@ -14,6 +14,7 @@ local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local obligation = require "runbook.obligation"
 local options = require "runbook.options"
+local shell = require "runbook.shell"
 local task = require "runbook.core.task"
 local time = require "runbook.core.time"
 
@@ -110,6 +111,22 @@ local key_mt = { __name = "runbook.ssh.key", __index = Key }
 
 local function quoted(text)
   return '"' .. text:gsub('"', '\\"') .. '"'
+end
+
+--- A `command` for a key: a script, on one line, whose last argument is what the other end asks for. Each of its lines has to
+--- end so that they may stand on one.
+---@param name string  $0
+---@param script string
+---@param values string[]  $1…
+---@param sudo? boolean|string  as of a place
+---@return string
+function key.forced(name, script, values, sudo)
+  local argv = table.move(values, 1, #values, 5, { "sh", "-c", (script:gsub("\n%s*", " ")), name })
+  if sudo then
+    local words = type(sudo) == "string" and { "sudo", "-n", "-u", sudo, "--" } or { "sudo", "-n", "--" }
+    argv = table.move(argv, 1, #argv, #words + 1, words)
+  end
+  return shell.join(argv) .. ' "$SSH_ORIGINAL_COMMAND"'
 end
 
 local check = options.declare("ssh.with_key", {
