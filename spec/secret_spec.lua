@@ -42,6 +42,21 @@ describe("runbook.core.secret", function()
     assert.error_matches(function() secret.new("x", {}) end, "string expected")
   end)
 
+  it("may be part of a longer one, as it is or as base64, which Lua does not see either", function()
+    local digest = require "runbook.core.digest"
+    local s = secret.new("part", "hunter2 and more")
+    local whole = secret.join("whole", { "{\"a\":\"", secret.base64(s), "\"}", s, "" })
+    assert.equal("«secret:whole»", tostring(whole))
+    local bytes = "{\"a\":\"aHVudGVyMiBhbmQgbW9yZQ==\"}hunter2 and more"
+    assert.equal(digest.hmac("sha256", "k", bytes), digest.hmac("sha256", "k", whole))
+    assert.equal(digest.hmac("sha256", "k", ""), digest.hmac("sha256", "k", secret.join("none", {})))
+    assert.matches("^it was «secret:part»=*Q*=*$", (redact.host():text "it was aHVudGVyMiBhbmQgbW9yZQ=="))
+    assert.error_matches(function() secret.join("x", { 1, {} }) end, "string expected")
+    assert.error_matches(function() secret.join("x", { secret.later "y" }) end, "have not been read")
+    assert.error_matches(function() secret.base64(secret.later "y") end, "have not been read")
+    assert.error_matches(function() secret.base64 "plain" end, "runbook.secret expected")
+  end)
+
   it("is kept out of swap and core dumps, and wiped when it is gone", function()
     local function locked()
       for line in io.lines "/proc/self/status" do

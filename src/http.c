@@ -16,13 +16,14 @@
 #include "http_multi.h"
 
 #define MAX_HEADERS (1u << 20)
+#define KEEPALIVE   15L	/* seconds of silence, and between questions whether it is there */
 
 struct http_request {
 	struct http *http;
 	const struct http_curl *curl;
 	CURL *easy;
 	bool entered;			/* on the connections of http */
-	struct curl_slist *headers;
+	struct curl_slist *headers, *connect_to;
 	struct http_response response;
 	struct bytes head, body;
 	struct bytes waiting;		/* arrived, and not yet taken by `to` */
@@ -355,6 +356,10 @@ set_tls(struct http_request *q, const struct http_options *o)
 	bool ok = true;
 
 	SET(q, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+	if (o->insecure) {
+		SET(q, CURLOPT_SSL_VERIFYPEER, 0L);
+		SET(q, CURLOPT_SSL_VERIFYHOST, 0L);
+	}
 	if (o->ca != NULL) {		/* this one and no other */
 		ok = set_blob(q, CURLOPT_CAINFO_BLOB, o->ca, o->ca_length) && ok;
 		SET(q, CURLOPT_CAPATH, NULL);
@@ -436,6 +441,26 @@ set_times(struct http_request *q, const struct http_options *o)
 	return ok;
 }
 
+/* Where it goes, and how a connection is held: a server that is gone is noticed within a minute, also when it is silent. */
+static bool
+set_way(struct http_request *q, const struct http_options *o)
+{
+	bool ok = true;
+
+	if (o->proxy != NULL)
+		SET(q, CURLOPT_PROXY, o->proxy);
+	if (o->plain)
+		SET(q, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	if (o->connect_to != NULL) {
+		ok = (q->connect_to = q->curl->slist_append(NULL, o->connect_to)) != NULL && ok;
+		SET(q, CURLOPT_CONNECT_TO, q->connect_to);
+	}
+	SET(q, CURLOPT_TCP_KEEPALIVE, 1L);
+	SET(q, CURLOPT_TCP_KEEPIDLE, KEEPALIVE);
+	SET(q, CURLOPT_TCP_KEEPINTVL, KEEPALIVE);
+	return ok;
+}
+
 static bool
 set_all(struct http_request *q, const struct http_options *o)
 {
@@ -461,11 +486,9 @@ set_all(struct http_request *q, const struct http_options *o)
 		SET(q, CURLOPT_USERNAME, o->user);
 		SET(q, CURLOPT_PASSWORD, o->password);
 	}
-	if (o->proxy != NULL)
-		SET(q, CURLOPT_PROXY, o->proxy);
 	if (o->to == NULL)
 		SET(q, CURLOPT_ACCEPT_ENCODING, "");	/* a stream gets the bytes as they are */
-	return set_times(q, o) && set_tls(q, o) && set_body(q, o) && set_headers(q, o->headers) && ok;
+	return set_way(q, o) && set_times(q, o) && set_tls(q, o) && set_body(q, o) && set_headers(q, o->headers) && ok;
 }
 
 struct http_request *
@@ -511,6 +534,7 @@ http_request_free(struct http_request *q)
 	if (q->easy != NULL)
 		q->curl->easy_cleanup(q->easy);
 	q->curl->slist_free_all(q->headers);
+	q->curl->slist_free_all(q->connect_to);
 	bytes_free(&q->head);
 	bytes_free(&q->body);
 	bytes_free(&q->waiting);

@@ -1,8 +1,8 @@
 /*
  * http.h - HTTP requests on the event loop, over libcurl.  Knows nothing of Lua.
  *
- * Only http and https; certificates are always verified; redirects are told, not followed, because
- * who follows them must decide which headers may go along.
+ * Only http and https; certificates are verified unless the caller says that he knows better; redirects
+ * are told, not followed, because who follows them must decide which headers may go along.
  */
 #ifndef RUNBOOK_HTTP_H
 #define RUNBOOK_HTTP_H
@@ -32,6 +32,9 @@ struct http_options {	/* all is copied, except the body and the streams */
 	const char *proxy;			/* NULL: by the environment; "": none */
 	const char *ca, *certificate, *key;	/* PEM; NULL: the system's, none, in the certificate */
 	size_t ca_length, certificate_length, key_length;
+	const char *connect_to;			/* "host:port:host:port": go there, when the URL says this; NULL */
+	bool insecure;				/* any certificate will do */
+	bool plain;				/* HTTP/1.1: one request a connection at a time */
 };
 
 struct http_response {
@@ -45,8 +48,11 @@ struct http_response {
 	const char *redirect;		/* the absolute URL it points to, or NULL */
 };
 
-/* NULL when libcurl cannot be used; *why is then a sentence. */
-struct http *http_new(uv_loop_t *loop, const char **why);
+/*
+ * per_host: connections to one server at once, more requests wait for one of them; 0: any number.
+ * NULL when libcurl cannot be used; *why is then a sentence.
+ */
+struct http *http_new(uv_loop_t *loop, long per_host, const char **why);
 /* Requests that still run keep it; it goes with the last of them. */
 void http_free(struct http *h);
 

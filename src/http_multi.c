@@ -9,8 +9,7 @@
 #include "http.h"
 #include "http_multi.h"
 
-#define CONNECTIONS_KEPT     64
-#define CONNECTIONS_PER_HOST 32	/* more requests wait for one of them */
+#define CONNECTIONS_KEPT 64
 
 struct http {
 	uv_loop_t *loop;
@@ -145,7 +144,7 @@ time_wanted(CURLM *multi, long milliseconds, void *arg)
 }
 
 struct http *
-http_new(uv_loop_t *loop, const char **why)
+http_new(uv_loop_t *loop, long per_host, const char **why)
 {
 	const struct http_curl *curl = http_curl(why);
 	struct http *h;
@@ -168,7 +167,7 @@ http_new(uv_loop_t *loop, const char **why)
 	curl->multi_setopt(h->multi, CURLMOPT_TIMERFUNCTION, time_wanted);
 	curl->multi_setopt(h->multi, CURLMOPT_TIMERDATA, h);
 	curl->multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)CONNECTIONS_KEPT);
-	curl->multi_setopt(h->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)CONNECTIONS_PER_HOST);
+	curl->multi_setopt(h->multi, CURLMOPT_MAX_HOST_CONNECTIONS, per_host);
 	return h;
 }
 

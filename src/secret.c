@@ -36,15 +36,22 @@ secret_new(const char *name)
 	return s;
 }
 
+char *
+secret_room(struct secret *s, size_t length)
+{
+	if ((s->bytes = map_pages(length + 1)) != NULL)
+		s->length = length;
+	return s->bytes;
+}
+
 bool
 secret_fill(struct secret *s, const void *bytes, size_t length)
 {
-	if ((s->bytes = map_pages(length + 1)) == NULL)
-		return false;
-	if (length > 0)
-		memcpy(s->bytes, bytes, length);
-	s->length = length;
-	return true;
+	char *room = secret_room(s, length);
+
+	if (room != NULL && length > 0)
+		memcpy(room, bytes, length);
+	return room != NULL;
 }
 
 void

@@ -13,6 +13,9 @@ struct secret *secret_new(const char *name);
 /* Once; copies the bytes.  False: out of memory.  That they cannot be locked in memory is no failure. */
 bool secret_fill(struct secret *s, const void *bytes, size_t length);
 
+/* Once, instead of that: room for so many bytes, which the caller writes at once.  NULL: out of memory. */
+char *secret_room(struct secret *s, size_t length);
+
 /* Overwrites the bytes first. */
 void secret_free(struct secret *s);
 

@@ -17,9 +17,12 @@ local http = {}
 ---@field user? string          basic authentication
 ---@field password? string|runbook.secret
 ---@field proxy? string         "": none; by the environment, when missing
----@field ca? string            PEM; the system's, when missing
----@field certificate? string   PEM
+---@field ca? string|runbook.secret  PEM; the system's, when missing
+---@field certificate? string|runbook.secret  PEM
 ---@field key? string|runbook.secret  PEM
+---@field connect_to? string    "host:port:host:port": go to the second, when the URL says the first
+---@field insecure? boolean     any certificate will do
+---@field lasting? boolean      the answer may last for hours: it gets a connection of its own
 ---@field reads? boolean        it changes nothing, whatever its method
 
 ---@class runbook.core.http.answer

@@ -8,6 +8,11 @@ local secret = {}
 ---@operator concat(string): string
 local value = {}
 
+--- The secret's bytes as base64. The redactor knows that spelling already.
+---@param s runbook.secret
+---@return runbook.secret text
+function secret.base64(s) end
+
 --- Give the bytes to a secret that `later` made; once.
 ---@param s runbook.secret
 ---@param bytes string|runbook.secret
@@ -17,6 +22,12 @@ function secret.fill(s, bytes) end
 ---@param x any
 ---@return boolean
 function secret.is(x) end
+
+--- Strings and secrets, one behind the other: a body with secrets in it. The redactor knows its parts, and does not learn the whole.
+---@param name string
+---@param parts (string|runbook.secret)[]
+---@return runbook.secret whole
+function secret.join(name, parts) end
 
 --- A secret whose bytes are read when they are needed; until then no program gets it.
 ---@param name string

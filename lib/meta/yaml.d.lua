@@ -2,7 +2,7 @@
 
 local yaml = {}
 
----@param text string
+---@param text string|runbook.secret  what comes out of a secret is plain: only for who makes secrets of its parts again
 ---@param many boolean   a list of all documents
 ---@param marks boolean  also return the two tables
 ---@return any value

@@ -43,6 +43,11 @@ local kind_of = {
   EINVAL = "usage", ESYNTAX = "usage", EDUPLICATE = "usage", EISDIR = "usage", ENAMETOOLONG = "usage", ELOOP = "usage",
   EUTF8 = "usage", EUNSUPPORTED = "usage", ESQL = "usage", ENOTSUP = "usage",
   ECORRUPT = "unknown", EIO = "unknown", EPROTO = "unknown",
+  -- The words of Kubernetes: the reason of a Status.
+  Unauthorized = "auth", Forbidden = "refused", NotFound = "missing", AlreadyExists = "conflict", Conflict = "conflict",
+  Gone = "missing", Expired = "missing", Invalid = "usage", BadRequest = "usage", MethodNotAllowed = "usage", NotAcceptable = "usage",
+  UnsupportedMediaType = "usage", RequestEntityTooLarge = "limit", TooManyRequests = "busy", ServerTimeout = "busy", Timeout = "timeout",
+  ServiceUnavailable = "busy", InternalError = "unknown", StoreReadError = "unknown", BadGateway = "lost", GatewayTimeout = "lost",
 }
 
 local function text(e)

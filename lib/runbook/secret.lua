@@ -45,6 +45,27 @@ function secret.new(name, bytes)
   return s
 end
 
+--- A secret from bytes at hand, of which there may be thousands: nobody learns them before they are needed.
+---@param name string
+---@param bytes string
+---@return runbook.secret
+function secret.held(name, bytes)
+  local s = core.later(name)
+  sources[s] = { bytes = bytes }
+  return s
+end
+
+--- Where its bytes come from, as text that is no secret; nil when they were given.
+---@param s runbook.secret
+---@return string? reference  absolute, for `secret.reference`
+function secret.source(s)
+  local source = sources[s]
+  if source == nil or source.bytes then
+    return nil
+  end
+  return source.scheme .. (source.path and ":" .. source.path or "") .. (source.key and "#" .. source.key or "")
+end
+
 --- Tells a rotated secret from the old one without telling either. The key is the run's.
 ---@async
 ---@param s runbook.secret
@@ -227,6 +248,9 @@ local function read(s)
   local source = sources[s]
   if not source then
     errors.raise { kind = "internal", message = tostring(s) .. " has no source" }
+  elseif source.bytes then
+    core.fill(s, source.bytes)
+    return
   end
   local bytes = require("runbook.effect").own(readers[source.scheme], source):gsub("\r?\n$", "")
   if bytes == "" then

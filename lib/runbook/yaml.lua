@@ -37,6 +37,9 @@ local encode_options = options.declare("yaml.encode", {
 ---@return table<string, string>? words
 function yaml.decode(text, opts)
   local o = decode_options(opts, 2)
+  if type(text) ~= "string" then
+    errors.raise({ kind = "usage", message = ("yaml.decode: a text is expected, not a %s"):format(type(text)) }, 2)
+  end
   return errors.check(o.name, nil, core.decode(text, o.many, o.marks))
 end
 

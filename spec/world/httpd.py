@@ -48,7 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         request = {
             "method": self.command,
             "path": self.path,
-            "headers": {k.lower(): v for k, v in self.headers.items()},
+            "headers": {k.lower(): ", ".join(self.headers.get_all(k)) for k in self.headers.keys()},
             "body": self.request_body().decode("utf-8", "backslashreplace"),
         }
         text = json.dumps(request)

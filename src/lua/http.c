@@ -13,7 +13,13 @@
 #define HTTP_MT    "runbook.http"
 #define REQUEST_MT "runbook.http.request"
 
-static const char http_key;	/* its address is the registry key of this state's connections */
+#define CONNECTIONS_PER_HOST 32
+
+/*
+ * Their addresses are the registry keys of this state's connections: those that many requests share,
+ * and those of answers that may last for hours, which must not keep the others waiting.
+ */
+static const char shared_key, lasting_key;
 
 struct request_op {
 	struct task_op op;
@@ -32,21 +38,22 @@ http_gc(lua_State *L)
 
 /* The connections of this state, made at the first request; NULL and *why without libcurl.  [-0, +0, m] */
 static struct http *
-connections(lua_State *L, const char **why)
+connections(lua_State *L, bool lasting, const char **why)
 {
+	const char *key = lasting ? &lasting_key : &shared_key;
 	struct http **h;
 
-	if (lua_rawgetp(L, LUA_REGISTRYINDEX, &http_key) == LUA_TNIL) {
+	if (lua_rawgetp(L, LUA_REGISTRYINDEX, key) == LUA_TNIL) {
 		h = lua_newuserdatauv(L, sizeof *h, 0);	/* nil h */
 		*h = NULL;
 		luaL_setmetatable(L, HTTP_MT);
 		lua_pushvalue(L, -1);
-		lua_rawsetp(L, LUA_REGISTRYINDEX, &http_key);
+		lua_rawsetp(L, LUA_REGISTRYINDEX, key);
 		lua_remove(L, -2);			/* h */
 	}
 	h = lua_touserdata(L, -1);
 	if (*h == NULL)
-		*h = http_new(host_loop(host_of(L)), why);
+		*h = http_new(host_loop(host_of(L)), lasting ? 0 : CONNECTIONS_PER_HOST, why);
 	lua_pop(L, 1);
 	return *h;
 }
@@ -259,14 +266,20 @@ check_stream_field(lua_State *L, const char *name)
 }
 
 static bool
+is_set(lua_State *L, const char *name)
+{
+	bool set;
+
+	lua_getfield(L, 1, name);
+	set = lua_toboolean(L, -1);
+	lua_pop(L, 1);
+	return set;
+}
+
+static bool
 only_reads(lua_State *L, const char *method)
 {
-	bool reads;
-
-	lua_getfield(L, 1, "reads");
-	reads = lua_toboolean(L, -1);
-	lua_pop(L, 1);
-	return reads || strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0 || strcmp(method, "OPTIONS") == 0;
+	return is_set(L, "reads") || strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0 || strcmp(method, "OPTIONS") == 0;
 }
 
 static lua_Integer
@@ -307,6 +320,8 @@ check_options(lua_State *L)
 	o.ca = check_text(L, "ca", &o.ca_length);
 	o.certificate = check_text(L, "certificate", &o.certificate_length);
 	o.key = check_text(L, "key", &o.key_length);
+	o.connect_to = check_text(L, "connect_to", NULL);
+	o.insecure = is_set(L, "insecure");
 	return o;
 }
 
@@ -318,15 +333,18 @@ l_request(lua_State *L)
 	const char **headers, *why;
 	struct request_op *x;
 	struct http *h;
+	bool lasting;
 
 	luaL_checktype(L, 1, LUA_TTABLE);
 	lua_settop(L, 1);
-	luaL_checkstack(L, 32, NULL);
+	lasting = is_set(L, "lasting");
+	luaL_checkstack(L, 40, NULL);
 	o = check_options(L);
 	o.headers = headers = check_headers(L);
 	o.once = !only_reads(L, o.method);
+	o.plain = lasting;	/* on a shared connection one that is not read would hold up the others */
 	bind_permit(L, o.once ? PERMIT_CHANGE : PERMIT_READ);
-	if ((h = connections(L, &why)) == NULL)
+	if ((h = connections(L, lasting, &why)) == NULL)
 		return bind_fail(L, "EUNSUPPORTED", "%s", why);
 	x = lua_newuserdatauv(L, sizeof *x, 1);
 	*x = (struct request_op){

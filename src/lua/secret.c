@@ -6,6 +6,9 @@
  */
 #include "secret.h"
 
+#include <string.h>
+
+#include "../digest.h"
 #include "bind.h"
 #include "redact.h"
 
@@ -85,6 +88,49 @@ l_later(lua_State *L)
 	return 1;
 }
 
+/*
+ * A secret of `length` bytes that are still to be written; *room is where.  The redactor does not learn it: what
+ * is put there is made of secrets that it knows.  [-0, +1, m]
+ */
+static void
+push_room(lua_State *L, const char *name, size_t length, char **room)
+{
+	struct secret *s = push_empty(L, name);
+
+	if ((*room = secret_room(s, length)) == NULL)
+		luaL_error(L, "out of memory");
+}
+
+/* join(name, parts) -> secret of strings and secrets, one behind the other */
+static int
+l_join(lua_State *L)
+{
+	const char *name = luaL_checkstring(L, 1);
+	size_t length, total = 0;
+	lua_Integer n, i;
+	char *room;
+
+	luaL_checktype(L, 2, LUA_TTABLE);
+	n = (lua_Integer)lua_rawlen(L, 2);
+	for (i = 1; i <= n; i++) {
+		lua_rawgeti(L, 2, i);
+		bind_bytes(L, -1, &length);
+		total += length;
+		lua_pop(L, 1);
+	}
+	push_room(L, name, total, &room);		/* name parts secret */
+	for (i = 1; i <= n; i++) {
+		const char *bytes;
+
+		lua_rawgeti(L, 2, i);
+		bytes = bind_bytes(L, -1, &length);
+		memcpy(room, bytes, length);
+		room += length;
+		lua_pop(L, 1);
+	}
+	return 1;
+}
+
 static struct secret *
 check_secret(lua_State *L)
 {
@@ -92,6 +138,20 @@ check_secret(lua_State *L)
 
 	luaL_argcheck(L, *s != NULL, 1, "secret is gone");
 	return *s;
+}
+
+/* base64(secret) -> secret, its text */
+static int
+l_base64(lua_State *L)
+{
+	struct secret *s = check_secret(L);
+	size_t length;
+	const char *bytes = bind_bytes(L, 1, &length);
+	char *room;
+
+	push_room(L, secret_name(s), digest_base64_length(length), &room);
+	digest_base64(bytes, length, room);
+	return 1;
 }
 
 /* fill(secret, bytes) -> whether it is long enough to be redacted */
@@ -187,10 +247,12 @@ static const luaL_Reg secret_meta[] = {
 };
 
 static const luaL_Reg functions[] = {
-	{ "fill",  l_fill },
-	{ "is",    l_is },
-	{ "later", l_later },
-	{ "new",   l_new },
+	{ "base64", l_base64 },
+	{ "fill",   l_fill },
+	{ "is",     l_is },
+	{ "join",   l_join },
+	{ "later",  l_later },
+	{ "new",    l_new },
 	{ NULL, NULL }
 };
 

@@ -177,7 +177,7 @@ static int
 l_decode(lua_State *L)
 {
 	size_t length;
-	const char *text = luaL_checklstring(L, 1, &length);
+	const char *text = bind_bytes(L, 1, &length);
 	bool many = lua_toboolean(L, 2), marks = lua_toboolean(L, 3);
 	struct yaml_error error;
 	struct shape shape;
