@@ -21,9 +21,9 @@ export UBSAN_OPTIONS := print_stacktrace=1
 endif
 
 PKGS_BUILD := ca-certificates gcc libc6-dev libcurl4-openssl-dev libedit-dev liblua5.4-dev libsqlite3-dev libssl-dev \
-              libuv1-dev libxxhash-dev libyaml-dev lua-argparse lua5.4 make musl-tools pkg-config zlib1g-dev
-PKGS_RUN   := libcurl4 libedit2 openssh-client rsync
-PKGS_WORLD := acl age attr btrfs-progs busybox curl e2fsprogs fuse3 libfuse3-dev libpam0g-dev lua-busted openssh-server openssl lua-dkjson procps python3 sqlite3 sudo util-linux
+              libuv1-dev libwslay-dev libxxhash-dev libyaml-dev lua-argparse lua5.4 make musl-tools pkg-config zlib1g-dev
+PKGS_RUN   := libcurl4 libedit2 libwslay1 openssh-client rsync
+PKGS_WORLD := acl age attr btrfs-progs busybox curl e2fsprogs fuse3 libfuse3-dev libpam0g-dev lua-busted openssh-server openssl lua-dkjson procps python3 python3-websockets sqlite3 sudo util-linux
 PKGS_LINT  := cppcheck lua-check shellcheck
 PKGS_BENCH := ansible-core clustershell fpart pdsh rclone
 
@@ -159,7 +159,7 @@ lint: $(BUILD)/deps/LINT $(BUILD)/modules.c
 $(BUILD)/runbook.pc: always $(BUILD)/deps/config.mk
 	printf '%s\n' 'prefix=$(PREFIX)' 'Name: runbook' 'Description: procedures that can be stopped, resumed and undone' \
 		'Version: $(VERSION)' 'Requires: $(DEP_MODULES)' 'Cflags: -I$${prefix}/include' \
-		'Libs: -L$${prefix}/lib -lrunbook $(RB_EDIT) -ldl -lpthread' > $@
+		'Libs: -L$${prefix}/lib -lrunbook -lwslay -ldl -lpthread' > $@
 
 install: $(BUILD)/runbook $(BUILD)/librunbook.a $(BUILD)/runbook.pc $(BUILD)/deps/RUN
 	install -D -m 755 $(BUILD)/runbook $(DESTDIR)$(PREFIX)/bin/runbook

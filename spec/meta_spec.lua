@@ -113,6 +113,7 @@ local special = {
   ["sqlite.database:run"] = function() return { { "CREATE TABLE t (x)" } } end,
   ["sqlite.database:query"] = function() return { "SELECT 1" } end,
   ["sqlite.database:records"] = function() return { "SELECT 1" } end,
+  ["websocket.connect"] = function() return { { url = "http://127.0.0.1:1/" } } end,
 }
 
 -- The case that a "change, unless ..." names: there the weaker permit is enough.
@@ -120,6 +121,7 @@ local weaker = {
   ["file.open"] = function() return { "/dev/null", "r" } end,
   ["http.request"] = function() return { { method = "GET", url = "http://127.0.0.1:1/" } } end,
   ["sqlite.open"] = function() return { folder .. "/db", { readonly = true } } end,
+  ["websocket.connect"] = function() return { { url = "http://127.0.0.1:1/", reads = true } } end,
 }
 
 -- Objects to call methods on; each is closed again.

@@ -165,7 +165,7 @@ config() {
 		DEP_CPPFLAGS := $flags $(pkg-config --cflags $modules)
 		DEP_ARCHIVES := $archives
 		DEP_MODULES  := $modules
-		DEP_LIBS     := $(pkg-config --libs $modules) -ldl -lpthread
+		DEP_LIBS     := $(pkg-config --libs $modules) -lwslay -ldl -lpthread
 	MAKE
 	mv "$out.new" "$out"
 }

@@ -13,12 +13,13 @@
 #include <strings.h>
 
 #include "bytes.h"
+#include "http_easy.h"
 #include "http_multi.h"
 
 #define MAX_HEADERS (1u << 20)
-#define KEEPALIVE   15L	/* seconds of silence, and between questions whether it is there */
 
 struct http_request {
+	struct http_transfer transfer;	/* first */
 	struct http *http;
 	const struct http_curl *curl;
 	CURL *easy;
@@ -71,6 +72,7 @@ finish(struct http_request *q)
 /* ---- the body on its way in ---- */
 
 static void to_ready(void *arg);
+static void transfer_over(struct http_transfer *t, CURLcode result);
 
 /* Gives the stream what is waiting.  False when it has failed. */
 static bool
@@ -100,7 +102,7 @@ go_on(struct http_request *q)
 	CURLcode result = q->curl->easy_pause(q->easy, CURLPAUSE_CONT);
 
 	if (result != CURLE_OK && !q->over)
-		http_transfer_over(q, result);
+		transfer_over(&q->transfer, result);
 }
 
 static void
@@ -116,7 +118,7 @@ to_ready(void *arg)
 	else if (good)
 		go_on(q);
 	else
-		http_transfer_over(q, CURLE_WRITE_ERROR);
+		transfer_over(&q->transfer, CURLE_WRITE_ERROR);
 }
 
 static size_t
@@ -207,80 +209,6 @@ give_body(char *buffer, size_t size, size_t count, void *arg)
 
 /* ---- the end ---- */
 
-static const char *
-code_of_connect(struct http_request *q)
-{
-	long error = 0, proxied = 0;
-
-	q->curl->easy_getinfo(q->easy, CURLINFO_HTTP_CONNECTCODE, &proxied);
-	if (proxied == 407)
-		return "EAUTH";
-	q->curl->easy_getinfo(q->easy, CURLINFO_OS_ERRNO, &error);
-	switch (error) {
-	case ECONNREFUSED: return "ECONNREFUSED";
-	case EHOSTUNREACH: return "EHOSTUNREACH";
-	case ENETUNREACH: return "ENETUNREACH";
-	default: return "ECONNECT";
-	}
-}
-
-/* Nothing of the request had left us: it may be made again, whatever it was. */
-static bool
-never_sent(struct http_request *q)
-{
-	long sent = 0;
-
-	q->curl->easy_getinfo(q->easy, CURLINFO_REQUEST_SIZE, &sent);
-	return sent == 0;
-}
-
-static const char *
-code_of(struct http_request *q, CURLcode result)
-{
-	long proxied = 0;
-
-	switch (result) {
-	case CURLE_COULDNT_RESOLVE_HOST:
-	case CURLE_COULDNT_RESOLVE_PROXY:
-		return "ERESOLVE";
-	case CURLE_COULDNT_CONNECT:
-	case CURLE_PROXY:
-		return code_of_connect(q);
-	case CURLE_OPERATION_TIMEDOUT:
-		return never_sent(q) ? "ECONNECT" : "ETIMEDOUT";
-	case CURLE_SSL_CONNECT_ERROR:
-		return strstr(q->error, "error:") != NULL ? "ETLS" : "EHANDSHAKE";	/* OpenSSL's, or the socket's */
-	case CURLE_SSL_CERTPROBLEM:
-	case CURLE_SSL_CIPHER:
-	case CURLE_PEER_FAILED_VERIFICATION:
-	case CURLE_SSL_CACERT_BADFILE:
-	case CURLE_SSL_ISSUER_ERROR:
-	case CURLE_SSL_INVALIDCERTSTATUS:
-		return "ETLS";
-	case CURLE_SEND_ERROR:
-	case CURLE_RECV_ERROR:
-		q->curl->easy_getinfo(q->easy, CURLINFO_HTTP_CONNECTCODE, &proxied);
-		if (proxied >= 400)	/* the proxy would not */
-			return code_of_connect(q);
-		/* with TLS 1.3 a certificate of ours is refused only after the handshake */
-		return strstr(q->error, "alert") != NULL ? "ETLS" : "ELOST";
-	case CURLE_GOT_NOTHING:
-	case CURLE_PARTIAL_FILE:
-	case CURLE_HTTP2:
-	case CURLE_HTTP2_STREAM:
-	case CURLE_SEND_FAIL_REWIND:
-		return "ELOST";
-	case CURLE_URL_MALFORMAT:
-	case CURLE_UNSUPPORTED_PROTOCOL:
-	case CURLE_BAD_FUNCTION_ARGUMENT:
-		return "EINVAL";
-	case CURLE_OUT_OF_MEMORY:
-		return "ENOMEM";
-	default:
-		return "EPROTO";
-	}
-}
-
 static void
 say_timeout(struct http_request *q)
 {
@@ -289,7 +217,7 @@ say_timeout(struct http_request *q)
 	double total = 0;
 
 	q->curl->easy_getinfo(q->easy, CURLINFO_TOTAL_TIME, &total);
-	if (never_sent(q))
+	if (http_never_sent(q->curl, q->easy))
 		snprintf(text, size, "no connection within %.3g s", q->connect_timeout);
 	else if (q->timeout > 0 && total >= q->timeout - 0.01)
 		snprintf(text, size, "no whole answer within %.3g s", q->timeout);
@@ -302,7 +230,7 @@ take_failure(struct http_request *q, CURLcode result)
 {
 	struct http_response *r = &q->response;
 
-	r->code = code_of(q, result);
+	r->code = http_failure(q->curl, q->easy, result, q->error);
 	if (result == CURLE_OPERATION_TIMEDOUT)
 		say_timeout(q);
 	else
@@ -310,9 +238,10 @@ take_failure(struct http_request *q, CURLcode result)
 		         q->error[0] != '\0' ? q->error : q->curl->easy_strerror(result));
 }
 
-void
-http_transfer_over(struct http_request *q, CURLcode result)
+static void
+transfer_over(struct http_transfer *t, CURLcode result)
 {
+	struct http_request *q = (struct http_request *)t;
 	char *redirect = NULL;
 
 	q->over = true;
@@ -340,38 +269,6 @@ static long
 milliseconds(double seconds)
 {
 	return seconds <= 0 ? 0 : (long)(seconds * 1000 + 0.999);	/* 0 would mean: none */
-}
-
-static bool
-set_blob(struct http_request *q, CURLoption option, const char *pem, size_t length)
-{
-	struct curl_blob blob = { .data = (void *)pem, .len = length, .flags = CURL_BLOB_COPY };
-
-	return q->curl->easy_setopt(q->easy, option, &blob) == CURLE_OK;
-}
-
-static bool
-set_tls(struct http_request *q, const struct http_options *o)
-{
-	bool ok = true;
-
-	SET(q, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-	if (o->insecure) {
-		SET(q, CURLOPT_SSL_VERIFYPEER, 0L);
-		SET(q, CURLOPT_SSL_VERIFYHOST, 0L);
-	}
-	if (o->ca != NULL) {		/* this one and no other */
-		ok = set_blob(q, CURLOPT_CAINFO_BLOB, o->ca, o->ca_length) && ok;
-		SET(q, CURLOPT_CAPATH, NULL);
-	}
-	if (o->certificate != NULL) {
-		SET(q, CURLOPT_SSLCERTTYPE, "PEM");
-		SET(q, CURLOPT_SSLKEYTYPE, "PEM");
-		ok = set_blob(q, CURLOPT_SSLCERT_BLOB, o->certificate, o->certificate_length) && ok;
-		ok = set_blob(q, CURLOPT_SSLKEY_BLOB, o->key != NULL ? o->key : o->certificate,
-		              o->key != NULL ? o->key_length : o->certificate_length) && ok;
-	}
-	return ok;
 }
 
 static bool
@@ -441,32 +338,12 @@ set_times(struct http_request *q, const struct http_options *o)
 	return ok;
 }
 
-/* Where it goes, and how a connection is held: a server that is gone is noticed within a minute, also when it is silent. */
-static bool
-set_way(struct http_request *q, const struct http_options *o)
-{
-	bool ok = true;
-
-	if (o->proxy != NULL)
-		SET(q, CURLOPT_PROXY, o->proxy);
-	if (o->plain)
-		SET(q, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-	if (o->connect_to != NULL) {
-		ok = (q->connect_to = q->curl->slist_append(NULL, o->connect_to)) != NULL && ok;
-		SET(q, CURLOPT_CONNECT_TO, q->connect_to);
-	}
-	SET(q, CURLOPT_TCP_KEEPALIVE, 1L);
-	SET(q, CURLOPT_TCP_KEEPIDLE, KEEPALIVE);
-	SET(q, CURLOPT_TCP_KEEPINTVL, KEEPALIVE);
-	return ok;
-}
-
 static bool
 set_all(struct http_request *q, const struct http_options *o)
 {
 	bool ok = true;
 
-	SET(q, CURLOPT_PRIVATE, q);
+	SET(q, CURLOPT_PRIVATE, &q->transfer);
 	SET(q, CURLOPT_ERRORBUFFER, q->error);
 	SET(q, CURLOPT_NOSIGNAL, 1L);
 	SET(q, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -488,7 +365,7 @@ set_all(struct http_request *q, const struct http_options *o)
 	}
 	if (o->to == NULL)
 		SET(q, CURLOPT_ACCEPT_ENCODING, "");	/* a stream gets the bytes as they are */
-	return set_way(q, o) && set_times(q, o) && set_tls(q, o) && set_body(q, o) && set_headers(q, o->headers) && ok;
+	return http_set_way(q->curl, q->easy, o, &q->connect_to) && set_times(q, o) && set_body(q, o) && set_headers(q, o->headers) && ok;
 }
 
 struct http_request *
@@ -498,6 +375,7 @@ http_start(struct http *h, const struct http_options *o, void (*done)(void *arg)
 
 	if (q == NULL)
 		return NULL;
+	q->transfer.over = transfer_over;
 	q->http = h;
 	q->curl = http_api(h);
 	q->from = o->from;

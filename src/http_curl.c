@@ -21,8 +21,8 @@ static const struct {
 	size_t offset;
 } symbols[] = {
 #define SYMBOL(name) { "curl_" #name, offsetof(struct http_curl, name) }
-	SYMBOL(easy_init), SYMBOL(easy_cleanup), SYMBOL(easy_getinfo), SYMBOL(easy_pause), SYMBOL(easy_setopt),
-	SYMBOL(easy_strerror), SYMBOL(multi_init), SYMBOL(multi_cleanup), SYMBOL(multi_add_handle),
+	SYMBOL(easy_init), SYMBOL(easy_cleanup), SYMBOL(easy_getinfo), SYMBOL(easy_pause), SYMBOL(easy_recv),
+	SYMBOL(easy_send), SYMBOL(easy_setopt), SYMBOL(easy_strerror), SYMBOL(multi_init), SYMBOL(multi_cleanup), SYMBOL(multi_add_handle),
 	SYMBOL(multi_assign), SYMBOL(multi_info_read), SYMBOL(multi_remove_handle), SYMBOL(multi_setopt),
 	SYMBOL(multi_socket_action), SYMBOL(slist_append), SYMBOL(slist_free_all),
 #undef SYMBOL

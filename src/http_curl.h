@@ -13,6 +13,8 @@ struct http_curl {
 	void (*easy_cleanup)(CURL *);
 	CURLcode (*easy_getinfo)(CURL *, CURLINFO, ...);
 	CURLcode (*easy_pause)(CURL *, int);
+	CURLcode (*easy_recv)(CURL *, void *, size_t, size_t *);
+	CURLcode (*easy_send)(CURL *, const void *, size_t, size_t *);
 	CURLcode (*easy_setopt)(CURL *, CURLoption, ...);
 	const char *(*easy_strerror)(CURLcode);
 	CURLM *(*multi_init)(void);

@@ -51,7 +51,7 @@ end_if_unused(struct http *h)
 static void
 look_for_ends(struct http *h)
 {
-	struct http_request *q;
+	struct http_transfer *t;
 	CURLMsg *m;
 	CURLcode result;
 	CURL *easy;
@@ -63,8 +63,8 @@ look_for_ends(struct http *h)
 			continue;
 		easy = m->easy_handle;		/* m is gone with the handle */
 		result = m->data.result;
-		h->curl->easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&q);
-		http_transfer_over(q, result);
+		h->curl->easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&t);
+		t->over(t, result);
 	}
 	h->transfers--;
 	end_if_unused(h);

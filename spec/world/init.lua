@@ -5,6 +5,7 @@
 ---     local relay = world.relay { to = old, one = true }               -- spec/world/relay.lua
 ---     local web = world.httpd { tls = "good" }                         -- spec/world/httpd.lua
 ---     local small = world.filesystem { size = "8M" }
+---     local pods = world.websocketd()                               -- spec/world/websocketd.lua
 ---     local far = world.slowfs { from = path, at = other }             -- spec/world/slowfs.lua
 ---
 --- What was started dies with this process, even when that is killed: see leash.c. Plain popen is enough
@@ -239,6 +240,7 @@ require("spec.world.sshd")(world)
 require("spec.world.relay")(world)
 require("spec.world.httpd")(world)
 require("spec.world.slowfs")(world)
+require("spec.world.websocketd")(world)
 require("spec.world.trees")(world)
 
 return world

@@ -9,6 +9,7 @@
 
 #include "../host.h"
 #include "bind.h"
+#include "http.h"
 
 #define HTTP_MT    "runbook.http"
 #define REQUEST_MT "runbook.http.request"
@@ -67,9 +68,8 @@ request_release(struct task_op *op)
 	x->request = NULL;
 }
 
-/* "Name: value\r\n"... as { "Name", "value", ... }.  [-0, +1, m] */
-static void
-push_headers(lua_State *L, const char *text, size_t length)
+void
+http_push_headers(lua_State *L, const char *text, size_t length)
 {
 	const char *end = text + length, *line, *next, *colon;
 	lua_Integer n = 0;
@@ -104,7 +104,7 @@ request_finish(lua_State *L, struct task_op *op)
 	lua_createtable(L, 0, 5);			/* answer */
 	lua_pushinteger(L, r->status);
 	lua_setfield(L, -2, "status");
-	push_headers(L, r->headers, r->headers_length);
+	http_push_headers(L, r->headers, r->headers_length);
 	lua_setfield(L, -2, "headers");
 	lua_pushinteger(L, (lua_Integer)r->body_length);
 	lua_setfield(L, -2, "length");
@@ -224,9 +224,8 @@ make_header(lua_State *L)
 	return line;
 }
 
-/* The headers of the options at 1; pushes what holds them, { lines, array }.  [-0, +2, v] */
-static const char **
-check_headers(lua_State *L)
+const char **
+http_check_headers(lua_State *L)
 {
 	lua_Integer n;
 	const char **lines;
@@ -249,9 +248,8 @@ check_headers(lua_State *L)
 	return lines;
 }
 
-/* Header values may be secrets: libcurl has its own copy of them now. */
-static void
-forget_headers(const char **lines)
+void
+http_forget_headers(const char **lines)
 {
 	for (; *lines != NULL; lines++)
 		explicit_bzero((char *)*lines, strlen(*lines));
@@ -293,15 +291,29 @@ check_integer(lua_State *L, const char *name, lua_Integer otherwise)
 	return n;
 }
 
+void
+http_check_way(lua_State *L, struct http_options *o)
+{
+	o->url = check_text(L, "url", NULL);
+	luaL_argcheck(L, o->url != NULL, 1, "url expected");
+	o->connect_timeout = check_seconds(L, "connect_timeout");
+	o->proxy = check_text(L, "proxy", NULL);
+	o->ca = check_text(L, "ca", &o->ca_length);
+	o->certificate = check_text(L, "certificate", &o->certificate_length);
+	o->key = check_text(L, "key", &o->key_length);
+	o->connect_to = check_text(L, "connect_to", NULL);
+	o->insecure = is_set(L, "insecure");
+}
+
 /* Leaves what it reads on the stack.  [-0, +n, v] */
 static struct http_options
 check_options(lua_State *L)
 {
-	struct http_options o = { .method = check_text(L, "method", NULL), .url = check_text(L, "url", NULL) };
+	struct http_options o = { .method = check_text(L, "method", NULL) };
 	lua_Integer max = check_integer(L, "max", 8 << 20);
 
 	luaL_argcheck(L, o.method != NULL && is_token(o.method, strlen(o.method)), 1, "method expected");
-	luaL_argcheck(L, o.url != NULL, 1, "url expected");
+	http_check_way(L, &o);
 	luaL_argcheck(L, max >= 0, 1, "max is negative");
 	o.max_body = (size_t)max;
 	if (lua_getfield(L, 1, "body") != LUA_TNIL)
@@ -310,18 +322,11 @@ check_options(lua_State *L)
 	o.from_length = check_integer(L, "from_length", -1);
 	o.to = check_stream_field(L, "to");
 	o.timeout = check_seconds(L, "timeout");
-	o.connect_timeout = check_seconds(L, "connect_timeout");
 	o.stall = check_seconds(L, "stall");
 	o.user = check_text(L, "user", NULL);
 	o.password = check_text(L, "password", NULL);
 	if (o.user != NULL && o.password == NULL)
 		o.password = "";
-	o.proxy = check_text(L, "proxy", NULL);
-	o.ca = check_text(L, "ca", &o.ca_length);
-	o.certificate = check_text(L, "certificate", &o.certificate_length);
-	o.key = check_text(L, "key", &o.key_length);
-	o.connect_to = check_text(L, "connect_to", NULL);
-	o.insecure = is_set(L, "insecure");
 	return o;
 }
 
@@ -340,7 +345,7 @@ l_request(lua_State *L)
 	lasting = is_set(L, "lasting");
 	luaL_checkstack(L, 40, NULL);
 	o = check_options(L);
-	o.headers = headers = check_headers(L);
+	o.headers = headers = http_check_headers(L);
 	o.once = !only_reads(L, o.method);
 	o.plain = lasting;	/* on a shared connection one that is not read would hold up the others */
 	bind_permit(L, o.once ? PERMIT_CHANGE : PERMIT_READ);
@@ -360,7 +365,7 @@ l_request(lua_State *L)
 	lua_rawseti(L, -2, 3);
 	lua_setiuservalue(L, -2, 1);
 	x->request = http_start(h, &o, bind_wake, x);
-	forget_headers(headers);
+	http_forget_headers(headers);
 	if (x->request == NULL)
 		return bind_fail(L, "EINVAL", "a request that libcurl does not take");
 	return task_await(L, &x->op);
