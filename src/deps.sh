@@ -11,7 +11,7 @@ set -eu
 
 next_debian=trixie
 libssh2_needed=1.11
-linked="lua5.4 libuv yaml-0.1 sqlite3 libcrypto"
+linked="lua5.4 libuv yaml-0.1 sqlite3 libcrypto ldns"
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/runbook-build
 recipe=2	# what is built here changed when this does
 have_lock=

@@ -28,7 +28,7 @@ local Error = debug.getregistry()["runbook.error"] -- made by src/host.c, so tha
 local kind_of = {
   EAUTH = "auth", EKEY = "auth", EAGENT = "auth", EPROMPT = "auth",
   EHOSTKEY_UNKNOWN = "identity", EHOSTKEY_CHANGED = "identity", EHOSTKEY_REVOKED = "identity", EHOSTKEY_CA = "identity",
-  EHOSTKEY = "identity", ETLS = "identity",
+  EHOSTKEY = "identity", ETLS = "identity", EFORGED = "identity",
   ECONNREFUSED = "unreachable", EHOSTUNREACH = "unreachable", ENETUNREACH = "unreachable", ERESOLVE = "unreachable",
   EAI_NONAME = "unreachable", EAI_AGAIN = "unreachable", EAI_FAIL = "unreachable", EHOSTDOWN = "unreachable",
   EADDRNOTAVAIL = "unreachable", EHANDSHAKE = "unreachable", ENETDOWN = "unreachable", ECONNECT = "unreachable",

@@ -4,6 +4,7 @@
 ---     local old = world.sshd { name = "nfs-old", max_sessions = 10 }   -- spec/world/sshd.lua
 ---     local relay = world.relay { to = old, one = true }               -- spec/world/relay.lua
 ---     local web = world.httpd { tls = "good" }                         -- spec/world/httpd.lua
+---     local names = world.bind()                                       -- spec/world/bind.lua
 ---     local small = world.filesystem { size = "8M" }
 ---     local pods = world.websocketd()                               -- spec/world/websocketd.lua
 ---     local far = world.slowfs { from = path, at = other }             -- spec/world/slowfs.lua
@@ -239,6 +240,7 @@ require("spec.world.keys")(world)
 require("spec.world.sshd")(world)
 require("spec.world.relay")(world)
 require("spec.world.httpd")(world)
+require("spec.world.bind")(world)
 require("spec.world.slowfs")(world)
 require("spec.world.websocketd")(world)
 require("spec.world.trees")(world)
