@@ -23,7 +23,7 @@ endif
 PKGS_BUILD := ca-certificates gcc libc6-dev libcurl4-openssl-dev libedit-dev libldns-dev liblua5.4-dev libsqlite3-dev libssl-dev \
               libuv1-dev libwslay-dev libxxhash-dev libyaml-dev lua-argparse lua5.4 make musl-tools pkg-config zlib1g-dev
 PKGS_RUN   := libcurl4 libedit2 libldns3 libwslay1 openssh-client rsync
-PKGS_WORLD := acl age attr bind9 bind9-dnsutils btrfs-progs busybox curl e2fsprogs faketime fuse3 iproute2 libfuse3-dev libpam0g-dev \
+PKGS_WORLD := acl age attr bind9 bind9-dnsutils btrfs-progs busybox chromium curl e2fsprogs faketime fuse3 iproute2 libfuse3-dev libpam0g-dev \
               lua-busted openssh-server openssl lua-dkjson procps python3 python3-websockets sqlite3 sudo util-linux
 PKGS_LINT  := cppcheck lua-check shellcheck
 PKGS_BENCH := ansible-core clustershell fpart pdsh rclone

@@ -400,7 +400,7 @@ describe("receipts", function()
     assert.same({ "receipt", "user-1", 3 }, { records[2].type, records[2].unit, records[2].data.files })
     keep("INSERT INTO receipt VALUES ('a -> b', 'J%C3%B6rg%20%FF%0A', 'sent', '{}', 1796421730)")
     assert.equal("a -> b\n  sent     2026-12-04 22:02  J\u{f6}rg \\xff\\x0a\n  scanned  2026-12-04 22:02  user-1\n"
-      .. "sent: rsync copied it and said that all went well; " .. scanned, shown())
+      .. "sent: it was copied, and what copied it said that all went well; " .. scanned, shown())
     records = command.records(command.run(folder, { "show", "--receipts", "--json" }).out)
     assert.equal("J%C3%B6rg%20%FF%0A", records[2].unit)
   end)

@@ -63,4 +63,11 @@ function events.notice(text, level)
   events.emit { type = "notice", text = text, level = level or "info" }
 end
 
+--- Rows that people will want to see again: in the report of the run, where the last table of a name stands. A library that
+--- finds out something worth a table of its own (a ledger, what will not survive a copy) says it with this.
+---@param t { name: string, title: string, columns: string[], rows: any[][], text?: string }  text: a sentence before it
+function events.table(t)
+  events.emit { type = "table", name = t.name, title = t.title, columns = t.columns, rows = t.rows, text = t.text }
+end
+
 return events

@@ -238,13 +238,18 @@ function Journal:add(kind, row)
   return insert(self, kind, row)
 end
 
+--- Who works on this machine, for records: "ada@bastion".
+---@return string
+function journal.who()
+  return ("%s@%s"):format(embed.user(), journal.hostname())
+end
+
 --- What a person decided, for the record.
 ---@param what string  "skip", "mark", "overrule", "confirm", "leave", "unlock"
 ---@param subject string?
 ---@param reason string?
 function Journal:decide(what, subject, reason)
-  local who = ("%s@%s"):format(embed.user(), journal.hostname())
-  self:later { "INSERT INTO decision (at, who, what, subject, reason) VALUES (?, ?, ?, ?, ?)", time.utc(), who, what,
+  self:later { "INSERT INTO decision (at, who, what, subject, reason) VALUES (?, ?, ?, ?, ?)", time.utc(), journal.who(), what,
     subject, reason, n = 5 }
 end
 

@@ -124,7 +124,7 @@ local EXIT = {
 local EVENTS = {
   { "version", "First: schema, runbook. Fields may be added within a schema; ignore what you do not know." },
   { "failure", "Instead of a run-end, when nothing could begin: exit, error." },
-  { "run-start, run-end", "runbook, title, directory, resumed; state (done failed stopped waiting declined rolled-back "
+  { "run-start, run-end", "runbook, title, directory, resumed, who, version; state (done failed stopped waiting declined rolled-back "
     .. "rollback-incomplete), exit, seconds, next (the command that goes on), jobs (left running), error." },
   { "section, step-start, step-end", "title; index, count, kind; outcome (done failed skipped already waiting declined stopped undone), "
     .. "seconds, text, error." },
@@ -133,6 +133,8 @@ local EVENTS = {
   { "effect", "phase (intent done failed unknown), verb, class, target, summary, by_hand." },
   { "progress", "done, total, unit_name, bytes, bytes_total, rate, eta, text, units. Not kept in events.ndjson." },
   { "output", "target, stream, line: what a command elsewhere printed." },
+  { "forecast", "low, high, window (seconds), text: how long a disruption will take, as far as is measured." },
+  { "table", "name, title, text, columns, rows: what the report shows as a table." },
   { "say, notice, job, question, leftover", "text; text, level; target, name, state; title, rows, expect; kind, text, costs." },
 }
 

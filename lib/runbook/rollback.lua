@@ -203,8 +203,7 @@ function rollback.rollback(name, o, with_session)
     end
     self.journal:move("run", "run", "rollback")
     self.journal:commit()
-    events.emit { type = "run-start", runbook = self.book.path, title = "Going back: " .. self.book.title,
-      directory = self.directory, resumed = true, rollback = true }
+    self:announce { title = "Going back: " .. self.book.title, resumed = true, rollback = true }
     return supervisor.supervise(self, function()
       self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.stop_all, self)
       self:in_phase(nil, "clean-up", obligation.meet_all, self, { scope = "step" })

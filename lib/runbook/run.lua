@@ -270,10 +270,7 @@ end
 local function begin(self, resumed)
   self.begun = true
   self.parameters_digest = params.digest(self.book.values)
-  events.emit {
-    type = "run-start", runbook = self.book.path, title = self.book.title, directory = self.directory, resumed = resumed,
-    steps = select(2, positions(self.book)),
-  }
+  self:announce { title = self.book.title, resumed = resumed, steps = select(2, positions(self.book)) }
 end
 
 local function base_name(the_book, o)

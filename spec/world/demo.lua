@@ -2,7 +2,7 @@
 -- do, the first copy, people who go on working, the last copy, the proof.
 --
 -- What a person would answer is given on the command line, so it runs by itself. Then another program (tree.py)
--- compares both servers. Nothing is left behind.
+-- compares both servers. Nothing is left behind but the report, in build/demo.
 
 local world = require "spec.world"
 
@@ -85,6 +85,9 @@ local function demo()
     difference = "the source has changed\n" .. difference
   end
   io.stdout:write(difference == "" and "identical, and the source is as it was\n" or difference .. "\n")
+  say "The report: Markdown for a ticket, and one HTML file"
+  world.must(("mkdir -p %s/demo"):format(world.build)) -- it stays, to be looked at
+  show { world.runbook, "show", "--report", "--output", world.build .. "/demo", "--state", folder .. "/state" }
   return difference == "" and 0 or 1
 end
 

@@ -15,7 +15,8 @@ show.example = [[
 runbook show                                     the open run, else the last
 runbook show temple-3 --follow                   watch it from another window
 runbook show temple-3 --log | less
-runbook show temple-3 --receipts --json]]
+runbook show temple-3 --receipts --json
+runbook show temple-3 --report --output .        for the ticket, and to keep]]
 
 local POLL = 0.3
 
@@ -24,7 +25,11 @@ function show.declare(parser)
   parser:mutex(
     parser:flag "--log" :description "Everything that was shown, with its time.",
     parser:flag "--receipts" :description "What was proven of each unit. In JSON its name is exact: other bytes than ASCII's as %XX.",
+    parser:flag "--report" :description ("What was done, how it went and what is proven, as Markdown for a ticket and as one HTML "
+      .. "file; their paths are printed."),
     parser:flag "--follow" :description "What is shown now, until the run ends.")
+  parser:option "-o --output" :argname "DIR" :description ("Where the report goes; otherwise beside the run. `-`: the Markdown to "
+    .. "standard output.")
   parser:flag "--json" :description "The same as JSON, one object a line."
   arguments.declare_places(parser)
 end
@@ -165,24 +170,6 @@ local function summary_records(row)
   end
 end
 
--- What a level of proof says, from the least on.
-local LEVELS = {
-  { "sent", "rsync copied it and said that all went well" },
-  { "scanned", "both ends were walked afterwards and are the same in names, types, sizes, owners, modes, times, links" },
-  { "left", "left out on purpose (--leave)" },
-}
-
-local function explain_levels(list)
-  local seen, words = {}, {}
-  for _, one in ipairs(list) do
-    seen[one.level] = true
-  end
-  for _, level in ipairs(LEVELS) do
-    words[#words + 1] = seen[level[1]] and ("%s: %s"):format(level[1], level[2]) or nil
-  end
-  return table.concat(words, "; ") .. "\n"
-end
-
 local function receipts(row, as_json)
   local j = require("runbook.store").journal(row.name)
   local list = j:query "SELECT * FROM receipt ORDER BY pair, unit"
@@ -206,7 +193,7 @@ local function receipts(row, as_json)
     end
   end
   if not as_json and #list > 0 then
-    output.result(explain_levels(list))
+    output.result(require("runbook.report.copies").explain(list) .. "\n")
   end
 end
 
@@ -274,12 +261,46 @@ local function follow(row, as_json)
   screen:close()
 end
 
+local function write_files(directory, name, texts)
+  local core, effect = require "runbook.core.file", require "runbook.effect"
+  for _, kind in ipairs { "md", "html" } do
+    local path = ("%s/%s.%s"):format(directory, name, kind)
+    effect.own(function()
+      errors.check(path, "write", core.write(path, texts[kind], { mode = tonumber("600", 8) }))
+    end)
+    output.result(path .. "\n")
+  end
+end
+
+local function report(row, args)
+  local model = require("runbook.report").model(require("runbook.report.facts").read(row))
+  if args.json then
+    model.type = "report"
+    output.version()
+    output.record(model)
+    return
+  end
+  local doc = require("runbook.report.document").of(model)
+  local markdown = require("runbook.report.markdown").render(doc)
+  if args.output == "-" then
+    output.result(markdown)
+    return
+  end
+  local directory = args.output and args.output:gsub("(.)/+$", "%1") or require("runbook.store").directory(row.name)
+  write_files(directory, row.name, { md = markdown, html = require("runbook.report.html").render(doc) })
+end
+
 function show.main(args)
+  if args.output and not args.report then
+    arguments.refuse("--output belongs to --report")
+  end
   local row = require("runbook.store").get(args.run, true)
   if args.log then
     log(row, args.json)
   elseif args.receipts then
     receipts(row, args.json)
+  elseif args.report then
+    report(row, args)
   elseif args.follow then
     return require("runbook.signals").guard(function()
       follow(row, args.json)

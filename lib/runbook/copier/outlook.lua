@@ -2,6 +2,7 @@
 
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
+local events = require "runbook.events"
 local record = require "runbook.copier.record"
 local time = require "runbook.core.time"
 local units = require "runbook.units"
@@ -65,6 +66,7 @@ function outlook.must_fit(pair, window)
     return
   end
   local f = outlook.forecast(pair)
+  events.emit { type = "forecast", low = f.low, high = f.high, text = f.text, window = window }
   if f.high > window then
     errors.raise({
       kind = "timeout", code = "EWINDOW",

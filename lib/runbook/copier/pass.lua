@@ -249,6 +249,9 @@ end
 
 local function set_aside(p, name, what)
   record.set_aside(p.pair.to, name, what)
+  if not effect.planning() then
+    record.drop_receipt(p.pair, name)
+  end
   p.moved_aside = true
 end
 

@@ -267,6 +267,17 @@ function record.add_receipt(pair, unit, level, fields)
   end
 end
 
+--- A unit is no longer one: nothing is said of it any more. It joins the next commit.
+---@param pair table
+---@param unit string
+function record.drop_receipt(pair, unit)
+  memory(pair).receipts[unit] = nil
+  local j = journal()
+  if j then
+    j:later { "DELETE FROM receipt WHERE pair = ? AND unit = ?", pair.id, encode(unit) }
+  end
+end
+
 --- All receipts, by unit.
 ---@async
 ---@param pair table

@@ -29,6 +29,14 @@ function Session:count_read()
   self.reads = self.reads + 1
 end
 
+--- Tell everybody that this process begins to work on the run.
+---@param fields { title: string, resumed: boolean, rollback?: boolean, steps?: integer }
+function Session:announce(fields)
+  fields.type, fields.runbook, fields.directory = "run-start", self.book.path, self.directory
+  fields.who, fields.version = require("runbook.journal").who(), require("runbook.core.embed").version()
+  events.emit(fields)
+end
+
 --- The tables tasks carry while a phase of a step runs.
 function Session:context(item, phase)
   return {

@@ -87,7 +87,7 @@ local function agree(session, item)
   end
   local rows, expect = rows_of(session, item), session.book.name
   local given = session.options.confirm and session.options.confirm[item.id]
-  events.emit { type = "question", title = item.title, rows = rows, expect = expect }
+  events.emit { type = "question", step = item.id, title = item.title, rows = rows, expect = expect }
   if given == expect then
     session.journal:decide("confirm", item.id, "--confirm")
   elseif given ~= nil then
@@ -110,11 +110,12 @@ end
 
 function body.manual(session, item)
   local who = session.options.done and session.options.done[item.id]
+  local rows = item.options.disrupts and rows_of(session, item)
+  events.emit { type = "question", step = item.id, title = item.title, text = item.options.text, rows = rows }
   if who == nil then
     if session.options.no_input or not ask.available() then
       needs_input(("--done %s=WHO"):format(item.id))
     end
-    local rows = item.options.disrupts and rows_of(session, item)
     who = ask.manual { step = item.id, title = item.title, text = item.options.text, rows = rows }
     if who == nil then
       ending("waiting", "nobody has done it yet", 5, ("--done %s=WHO"):format(item.id))
