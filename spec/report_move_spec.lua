@@ -7,6 +7,7 @@ local lab = require "spec.support.lab"
 local world = require "spec.world"
 
 local BAD = "J\xf6rg\nx"
+local LONG = ("long"):rep(60)
 
 describe("the report of a move", function()
   local old, new, folder, model, markdown, page
@@ -26,9 +27,9 @@ describe("the report of a move", function()
     old, new = world.sshd { name = "nfs-old" }, world.sshd { name = "nfs-new" }
     lab.fresh(old, "/srv/homes")
     lab.fresh(new, "/srv/homes")
-    old:must(([[cd /srv/homes && for home in ann bob cyd %s '<script>alert(1)<' 'd|e`f' $(seq -f user-%%g 9); do
+    old:must(([[cd /srv/homes && for home in ann bob cyd %s %s '<script>alert(1)<' 'd|e`f' $(seq -f user-%%g 8); do
       mkdir -p "$home/work" && echo hello > "$home/work/name" && chown -R 1000:1000 "$home"; done; echo loose > README]])
-      :format(world.quote(BAD)))
+      :format(world.quote(BAD), LONG))
     folder = command.folder {
       ["homes.yaml"] = ("from:%sto:%swindow: 1h\nquiet: 1s\nreceipts: receipts.json\n"):format(end_of(old), end_of(new)),
     }
@@ -110,8 +111,10 @@ describe("the report of a move", function()
     local looks = {}
     for _, view in ipairs(views) do
       local name = ("%d %s"):format(view.view, view.scheme)
-      assert.same({ view.view, view.view }, { view.width, view.scroll }, name .. " scrolls sideways")
-      assert.same({}, { table.unpack(view.beyond) }, name)
+      for _, look in ipairs { view.closed, view.opened } do
+        assert.same({ view.view, view.view }, { view.width, look.scroll }, name .. " scrolls sideways")
+        assert.same({}, { table.unpack(look.beyond) }, name)
+      end
       assert.same({}, { table.unpack(view.said) }, name)
       assert.equal(1, #view.asked_for) -- the page itself
       assert.same({ 0, true }, { view.scripts, view.reached })

@@ -18,15 +18,20 @@ import tempfile
 SECONDS = 120
 VIEWS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
 
+# What stands beyond the right edge, as it is at first and with all that is folded opened.
 LOOK = """(() => {
-  const root = document.documentElement, style = getComputedStyle(document.body);
-  const beyond = [...document.querySelectorAll('body *')].filter(e =>
-    !e.closest('pre, .wide') && e.getBoundingClientRect().right > root.clientWidth + 1).map(e => e.outerHTML.slice(0, 120));
+  const root = document.documentElement, style = getComputedStyle(document.body), folded = document.querySelectorAll('details:not([open])');
+  const beyond = () => [...document.querySelectorAll('body *')].filter(e => !e.closest('pre')
+    && e.getBoundingClientRect().right > root.clientWidth + 1).map(e => e.outerHTML.slice(0, 120)).slice(0, 5);
+  const closed = { scroll: root.scrollWidth, beyond: beyond() };
+  folded.forEach(e => { e.open = true; });
+  const opened = { scroll: root.scrollWidth, beyond: beyond() };
+  folded.forEach(e => { e.open = false; });
   return {
-    title: document.title, scroll: root.scrollWidth, width: root.clientWidth, beyond: beyond.slice(0, 5),
+    title: document.title, width: root.clientWidth, closed, opened, folded: folded.length,
     page: style.backgroundColor, ink: style.color, text: document.body.textContent, scripts: document.scripts.length,
     headings: [...document.querySelectorAll('h1, h2')].map(e => e.textContent),
-    tables: document.querySelectorAll('table').length, folded: document.querySelectorAll('details:not([open])').length,
+    tables: document.querySelectorAll('table').length,
     elements: [...new Set([...document.querySelectorAll('*')].map(e => e.localName))].sort(),
     links: [...document.querySelectorAll('a')].map(e => e.getAttribute('href')),
     reached: [...document.querySelectorAll('a')].every(e => document.getElementById(e.hash.slice(1))),

@@ -52,6 +52,8 @@ local function amounts(block, n)
   return is
 end
 
+local WHEN = "^%d%d%d%d%-%d%d%-%d%d %d%d:%d%d:%d%d$"
+
 local write = {}
 
 function write.text(block)
@@ -60,13 +62,13 @@ end
 
 local function row_html(row, columns, n, is_amount)
   if row.head then
-    return ('<tr class="head"><td%s>%s</td><td colspan="%d">%s</td></tr>'):format(
-      row.at == "" and ' class="none"' or "", sentence(row.at), math.max(1, n - 1), words { text = row.head, tone = row.tone })
+    return ('<tr class="head"><td class="%s">%s</td><td colspan="%d">%s</td></tr>'):format(
+      row.at == "" and "none" or "when", sentence(row.at), math.max(1, n - 1), words { text = row.head, tone = row.tone })
   end
   local cells = {}
   for i = 1, n do
     local text = words(row[i] or "")
-    local classes = (is_amount[i] and "n" or "") .. (text == "" and " none" or "")
+    local classes = text == "" and "none" or is_amount[i] and "n" or text:find(WHEN) and "when" or ""
     cells[i] = ('<td class="%s" data-column="%s">%s</td>'):format(classes, columns and escape(columns[i]) or "", text)
   end
   return "<tr>" .. table.concat(cells) .. "</tr>"

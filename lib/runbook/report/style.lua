@@ -31,7 +31,7 @@ header.bad { border-color: var(--bad); color: inherit; font-weight: inherit; }
 header.warn { border-color: var(--warn); color: inherit; }
 p { margin: 0.5rem 0; white-space: pre-line; }
 .strong { margin-top: 1.2rem; font-weight: 600; }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: 0.6rem; margin: 1.4rem 0 1rem; }
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.2rem, 1fr)); gap: 0.6rem; margin: 1.4rem 0 1rem; }
 dl div { padding: 0.6rem 0.8rem; background: var(--soft); border-radius: 6px; }
 dt { color: var(--dim); font-size: 0.8rem; }
 dd { margin: 0; font-size: 1.1rem; font-weight: 600; }
@@ -45,7 +45,8 @@ th { text-align: left; color: var(--dim); font-weight: 500; font-size: 0.8rem; }
 th, td { padding: 0.32rem 1rem 0.32rem 0; vertical-align: top; border-bottom: 1px solid var(--line); }
 td { white-space: pre-line; min-width: 4.5rem; }
 tr > :last-child { padding-right: 0; }
-td:first-child { white-space: nowrap; }
+td code { white-space: pre-wrap; }
+td.when { white-space: nowrap; }
 .pairs td { border: 0; padding-top: 0.1rem; padding-bottom: 0.1rem; }
 .pairs td:first-child { color: var(--dim); min-width: 6rem; }
 .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
@@ -62,7 +63,7 @@ pre { margin: 0; padding: 0.8rem; background: var(--soft); border-radius: 6px; o
   dl { grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); }
   .listed thead { display: none; }
   .listed tr { display: flex; flex-wrap: wrap; gap: 0 0.9rem; padding: 0.45rem 0; border-bottom: 1px solid var(--line); }
-  .listed td, .listed td:first-child { padding: 0; border: 0; text-align: left; white-space: pre-line; min-width: 0; }
+  .listed td { padding: 0; border: 0; text-align: left; white-space: pre-line; min-width: 0; }
   .listed td.n::before { content: attr(data-column) " "; color: var(--dim); font-size: 0.8rem; }
   .listed td.none { display: none; }
   .listed tr.head td { background: none; }
