@@ -7,7 +7,17 @@
 --- refused. Nothing is read or asked before the first use of a handle.
 
 local cluster = require "runbook.kube.cluster"
+local copy = require "runbook.kube.copy"
 local place = require "runbook.place"
+require "runbook.kube.reads"
+require "runbook.kube.watch"
+require "runbook.kube.changes"
+require "runbook.kube.removal"
+require "runbook.kube.events"
+require "runbook.kube.wait"
+require "runbook.kube.logs"
+require "runbook.kube.access"
+require "runbook.kube.lease"
 
 local kube = {}
 
@@ -18,6 +28,9 @@ kube.cluster = cluster.new
 
 --- Is this value a cluster?
 kube.is_cluster = cluster.is
+
+kube.copy_object = copy.object
+kube.manifests = copy.manifests
 
 place.register("kube", function(reference)
   return cluster.new { context = reference.context, cluster = reference.cluster, kubeconfig = reference.kubeconfig,

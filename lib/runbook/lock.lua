@@ -4,6 +4,8 @@
 --- run whose last renewal is over 40 s old starts no change (the gate asks); one that finds a lock of another run stops
 --- with exit 75 and says who holds it. A dead holder's lock goes by `resume` of that run or by `unlock`, never by itself:
 --- a job of its may still be writing.
+---
+--- What is no directory brings its own way to be locked, `where.lock_of`: take, renew, give, by_hand (a cluster: a Lease).
 
 local command = require "runbook.place.command"
 local data = require "runbook.data"
@@ -49,8 +51,14 @@ exit 0
 local Lock = {}
 local lock_mt = { __name = "runbook.lock", __index = Lock }
 
+local directory = {} -- how the directory of a place is locked
+
+local function way_of(place)
+  return place.lock_of or directory
+end
+
 local give = obligation.kind("lock", function(o)
-  o.place:sh(GIVE, o.path, o.run)
+  way_of(o.place).give(o.place, o.path, o.run)
 end, function(o) return ("remove the lock %s of run %s"):format(o.path, o.run) end)
 
 local function held_by_another(place, path, answer)
@@ -63,33 +71,47 @@ local function held_by_another(place, path, answer)
   }
 end
 
+function directory.take(place, path, run, holder)
+  -- Sent twice it finds itself, so it is tried again as a read would be.
+  local answer = command.script(place, TAKE, { path, run, holder }, { message = "locking " .. path })
+  if not answer:match("^taken") then
+    held_by_another(place, path, answer)
+  end
+end
+
+function directory.renew(place, path, run)
+  return place:exec { "sh", "-c", RENEW, "sh", path, run, timeout = 20, reads = true } == 0
+end
+
+function directory.give(place, path, run)
+  place:sh(GIVE, path, run)
+end
+
+function directory.by_hand(place, path, verb)
+  return place:by_hand(verb == "take" and { "mkdir", path } or { "rm", "-r", path })
+end
+
 local take = effect.verb {
   name = "lock.take", class = "change", repeatable = true, quiet = true, owed = true,
   -- By then all that was done under it is undone; and the directory it lies in may be ours to remove.
   inverse = function(place, path, run) return { "lock.give", place, path, run } end,
   target = function(place) return place.name end,
   summary = function(_, path) return "lock " .. path end,
-  by_hand = function(place, path) return place:by_hand { "mkdir", path } end,
-  body = function(place, path, run, holder)
-    -- Sent twice it finds itself, so it is tried again as a read would be.
-    local answer = command.script(place, TAKE, { path, run, holder }, { message = "locking " .. path })
-    if not answer:match("^taken") then
-      held_by_another(place, path, answer)
-    end
-  end,
+  by_hand = function(place, path) return way_of(place).by_hand(place, path, "take") end,
+  body = function(place, path, run, holder) way_of(place).take(place, path, run, holder) end,
 }
 
 local renew = effect.verb {
   name = "lock.renew", class = "read",
   target = function(place) return place.name end,
-  body = function(place, path, run)
-    return place:exec { "sh", "-c", RENEW, "sh", path, run, timeout = 20, reads = true } == 0
-  end,
+  body = function(place, path, run) return way_of(place).renew(place, path, run) end,
 }
 
 local function split(where, name)
   if where.place and where.path then
     return where.place, where.path .. "/.runbook/lock"
+  elseif where.lock_of then
+    return where, name
   end
   return where, ("/tmp/runbook-lock-%s"):format((name or "place"):gsub("[^%w_.-]", "-"))
 end
@@ -168,7 +190,7 @@ effect.verb {
   name = "lock.give", class = "change", repeatable = true, quiet = true, inverse = effect.NOT_NEEDED,
   target = function(place) return place.name end,
   summary = function(_, path) return "give up the lock " .. path end,
-  by_hand = function(place, path) return place:by_hand { "rm", "-r", path } end,
+  by_hand = function(place, path) return way_of(place).by_hand(place, path, "give") end,
   body = function(place, path, run)
     local session = task.context().session
     local one, i = held_here(session, place, path)
@@ -176,7 +198,7 @@ effect.verb {
       table.remove(session.locks, i)
       one.owed:meet()
     else
-      place:sh(GIVE, path, run)
+      way_of(place).give(place, path, run)
     end
   end,
 }

@@ -93,14 +93,19 @@ local function status_of(answer)
   return { reason = reason_of_code[answer.status], message = (text:gsub("%s+$", "")):sub(1, 400) }
 end
 
+-- Some refusals repeat the whole object before they say what is wrong with it.
 local function cut(text)
+  text = text:gsub('Invalid value: "{.*}"', 'Invalid value: "..."')
   return #text > LONGEST_TEXT and text:sub(1, (utf8.offset(text, 0, LONGEST_TEXT) or LONGEST_TEXT) - 1) .. "..." or text
 end
 
 -- Nothing was done where the server says that somebody may come again.
 local function kind_of(code, answer, said, wait)
-  if code == "InternalError" and (said.message or ""):find("etcdserver", 1, true) then
+  local text = said.message ~= json.null and said.message or ""
+  if code == "InternalError" and text:find("etcdserver", 1, true) then
     return "lost"
+  elseif code == "InternalError" and text:find("field not declared in schema", 1, true) then
+    return "usage" -- so servers before 1.26 answer an apply with a field that is spelt wrong
   elseif (answer.status == 429 or answer.status >= 500) and wait then
     return "busy"
   end
