@@ -7,24 +7,17 @@ local sync = require "runbook.sync"
 local world = require "spec.world"
 
 describe("a pair of two servers", function()
-  local old, new, from, to
+  local servers, old, new
 
   setup(function()
-    old, new = world.sshd { name = "nfs-old" }, world.sshd { name = "nfs-new" }
-    from = lab.place(old, { user = old.user_sudo, sudo = true })
-    to = lab.place(new, { user = new.user_sudo, sudo = true })
+    servers = lab.servers { user = "rb-sudo", sudo = true }
+    old, new = servers.old, servers.new
   end)
 
-  teardown(function()
-    require("runbook.ssh").close()
-    old:close()
-    new:close()
-  end)
+  teardown(function() servers:close() end)
 
   local function pair(o)
-    o = o or {}
-    o.from, o.to = o.from or from:dir "/srv/homes", o.to or to:dir "/srv/homes"
-    return sync.pair(o)
+    return servers:pair(o)
   end
 
   before_each(function()

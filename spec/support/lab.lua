@@ -61,6 +61,51 @@ function lab.fresh(machine, ...)
   end
 end
 
+---@class lab.Servers
+---@field old world.Machine
+---@field new world.Machine
+---@field from runbook.Place
+---@field to runbook.Place
+local Servers = {}
+Servers.__index = Servers
+
+--- Two servers, old and new, for a whole block of specs.
+---@param o? { user?: string, sudo?: boolean }  who logs in
+---@return lab.Servers
+function lab.servers(o)
+  local self = setmetatable({ old = world.sshd { name = "nfs-old" }, new = world.sshd { name = "nfs-new" } }, Servers)
+  self.from, self.to = lab.place(self.old, o), lab.place(self.new, o)
+  return self
+end
+
+--- The pair of their /srv/homes, unless told otherwise.
+---@param o? table  options of sync.pair
+function Servers:pair(o)
+  o = o or {}
+  o.from, o.to = o.from or self.from:dir "/srv/homes", o.to or self.to:dir "/srv/homes"
+  return require("runbook.sync").pair(o)
+end
+
+--- Raises unless the copy is identical, says the oracle.
+---@param o? spec.oracle.options
+---@param path? string  of the copy
+function Servers:same(o, path)
+  return lab.identical(self.old, "/srv/homes", self.new, path or "/srv/homes", o)
+end
+
+--- Raises when something of ours was left on either.
+---@param path? string  of the copy
+function Servers:clean(path)
+  assert(lab.left_over(self.old, "/srv/homes") == "", lab.left_over(self.old, "/srv/homes"))
+  assert(lab.left_over(self.new, path or "/srv/homes") == "", lab.left_over(self.new, path or "/srv/homes"))
+end
+
+function Servers:close()
+  ssh.close()
+  self.old:close()
+  self.new:close()
+end
+
 lab.OURS = { "lost+found", ".runbook" }
 
 --- What differs between two directories; "" when nothing does.

@@ -131,6 +131,9 @@ function Known:scan(side, o)
       self.state.clean[unit.name] = nil
     end
   end
+  for _, name in ipairs(report.vanished) do
+    self.state.clean[name] = nil
+  end
   return report
 end
 

@@ -235,7 +235,7 @@ local function carry_units(p, todo)
       return
     end
     events.notice(("%d of %d homes once more: %s"):format(#list, #todo, faults.words(p.faults[list[1].name])))
-    task.sleep(math.min(10, 2 * (idle + 1)))
+    task.sleep(math.max(0.5, math.min(10, 2 * idle)))
   end
 end
 

@@ -7,6 +7,7 @@ local effect = require "runbook.effect"
 local ends = require "runbook.copier.ends"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
+local retry = require "runbook.retry"
 local rsync = require "runbook.copier.rsync"
 
 local route = {}
@@ -164,13 +165,33 @@ local function make_key(pair, r, addresses, o)
   }
 end
 
--- Does the key open the door? The other end answers, and refuses, what is no request of ours.
+local CUT = { "Broken pipe", "Connection closed", "Connection reset", "closed by remote host", "kex_exchange_identification" }
+
+local function was_cut(stderr)
+  for _, words in ipairs(CUT) do
+    if stderr:find(words, 1, true) then
+      return true
+    end
+  end
+  return false
+end
+
+-- Does the key open the door? The other end answers, and refuses, what is no request of ours. A connection that is cut before it
+-- says so is tried again.
 local function try_key(pair, r, key)
   local argv = key:argv({ "sh", "-c", '$RUNBOOK_SSH $1 "$2" true', "sh", rsync.ssh_options(), r.host },
     { host_key = r.host_key, port = r.port, user = r.user })
   argv.stdin, argv.reads, argv.timeout = key.private, true, 60
-  local _, _, stderr = sides(pair, r.kind):exec(argv)
-  return stderr:find("runbook: refused", 1, true) ~= nil, stderr
+  local by, into = sides(pair, r.kind)
+  return retry.call({ target = by.name, what = "trying the key of this pass", reads = true }, function()
+    local _, _, stderr = by:exec(argv)
+    local good = stderr:find("runbook: refused", 1, true) ~= nil
+    if not good and was_cut(stderr) then
+      errors.raise { kind = "lost", code = "EROUTE", target = by.name, stderr = stderr,
+        message = ("the connection to %s was cut while the key of this pass was tried"):format(into.name) }
+    end
+    return good, stderr
+  end)
 end
 
 local function raise_refused(pair, r, stderr)
