@@ -343,6 +343,16 @@ describe("names of one inode", function()
     assert.equal(0, target(now).units[1].changed)
   end)
 
+  it("are one group when a file that had a single name is given another", function()
+    source({ "a", size = 5, inode = 3 }, group[3])
+    book:bring()
+    source({ "a", size = 5, inode = 3, links = 2 }, group[3], { "d/c", size = 5, inode = 3, links = 2 })
+    assert.truthy(bring(nil, { { 101, 3000 * S + 9 } }):find("H home/d/c", 1, true))
+    assert.falsy(book:kinds():find("hardlinks differ", 1, true), book:kinds())
+    local now = { changed = 3000 * S + 9, links = 2 }
+    assert.equal(0, target({ a = now, ["d/c"] = now }).units[1].changed)
+  end)
+
   it("in other units have the last word of their own", function()
     source({ "a", size = 5, inode = 3, links = 2 })
     book:bring()

@@ -2,36 +2,30 @@
 -- way back.
 
 local lab = require "spec.support.lab"
-local sync = require "runbook.sync"
 local task = require "runbook.task"
 local world = require "spec.world"
 
-local old, new, from, to
+local servers, old, new, from, to
 
 local function pair(o)
-  o = o or {}
-  o.from, o.to = o.from or from:dir "/srv/homes", o.to or to:dir "/srv/homes"
-  return sync.pair(o)
+  return servers:pair(o)
 end
 
 local function same(o)
-  return lab.identical(old, "/srv/homes", new, "/srv/homes", o)
+  return servers:same(o)
 end
 
 local function clean()
-  assert.equal("", lab.left_over(old, "/srv/homes"))
-  assert.equal("", lab.left_over(new, "/srv/homes"))
+  servers:clean()
 end
 
 local function start()
-  old, new = world.sshd { name = "nfs-old" }, world.sshd { name = "nfs-new" }
-  from, to = lab.place(old), lab.place(new)
+  servers = lab.servers()
+  old, new, from, to = servers.old, servers.new, servers.from, servers.to
 end
 
 local function stop()
-  require("runbook.ssh").close()
-  old:close()
-  new:close()
+  servers:close()
 end
 
 local function fresh()
@@ -320,6 +314,68 @@ describe("the way back", function()
       homes:back()
       task.join(killer)
     end)
+    assert.equal("", lab.difference(old, "/srv/homes/bob", new, "/srv/homes/bob"))
+    clean()
+  end)
+
+  local BOOK = [=[
+-- Back and forth.
+local rb = require "runbook"
+local ssh = require "runbook.ssh"
+local sync = require "runbook.sync"
+local old, new = ssh.host { OLD, config = CONFIG }, ssh.host { NEW, config = CONFIG }
+local homes = sync.pair { from = old:dir "/srv/homes", to = new:dir "/srv/homes", route = ROUTE }
+rb.step("there", "Copy", function() homes:final() homes:verify() end)
+rb.step("people", "People work", { again = true }, function()
+  new:sh [[cd /srv/homes && head -c 90M /dev/urandom > bob/big && echo edited > bob/work/name && chmod 640 ann/linked && chown 7:7 cyd/work
+    setfattr -n user.a -v b cyd/work/name; mkdir -p eve/sub && echo e > eve/sub/e && chmod 500 eve/sub; rm -f dan/linked]]
+end)
+rb.step("back", "Copy back", function() homes:back() end)
+]=]
+
+  -- A run that is killed as soon as the large file is on its way back; what goes on is `runbook resume`.
+  local function killed_on_the_way(route)
+    local folder = world.folder "way-back"
+    local words = { OLD = old.name, NEW = new.name, CONFIG = world.ssh_config { old, new }, ROUTE = route }
+    local book, state, log = folder .. "/back.lua", folder .. "/state", folder .. "/log"
+    world.write(book, (BOOK:gsub("%f[%u]%u%u%u+%f[%U]", function(word) return words[word] and ("%q"):format(words[word]) end)))
+    local pid = world.must(("%s run %s --state %s --no-input > %s 2>&1 & echo $!"):format(world.runbook, book, state, log)):match "%d+"
+    world.wait_until("a file on its way back", function()
+      return old:must "find /srv/homes/bob -name '.rb~*' -size +0 2>/dev/null || :" ~= ""
+    end, 120)
+    world.must("kill -9 " .. pid)
+    return function() return world.sh(("%s resume --state %s --no-input 2>&1"):format(world.runbook, state)) end
+  end
+
+  it("goes on when it was killed in the middle, and knows its own work", function()
+    for _, route in ipairs { "operator", "pull" } do
+      fresh()
+      local resume = killed_on_the_way(route)
+      local said, code = resume()
+      assert.equal(0, code, said)
+      for _, home in ipairs { "ann", "bob", "cyd", "eve" } do
+        assert.equal("", lab.difference(old, "/srv/homes/" .. home, new, "/srv/homes/" .. home))
+      end
+      assert.equal("dan", old:must "cat /srv/homes/dan/linked", "nothing is removed there")
+      clean()
+    end
+  end)
+
+  it("stops for what somebody else did at the source after it was killed, and leaves that alone", function()
+    local resume = killed_on_the_way "operator"
+    local list = "cd /srv/homes && find . -name '.rb~*' -prune -o -path ./.runbook -prune -o ! -type d -printf '%P %s %T@ %m\\n' | sort"
+    old:must "cd /srv/homes && echo theirs > bob/theirs && chmod 600 cyd/linked && mkdir -p eve && echo t > eve/theirs"
+    local before = old:must(list)
+    local said, code = resume()
+    assert.equal(1, code, said)
+    local words = said:gsub("%s+", " ")
+    for _, name in ipairs { "bob (theirs)", "cyd (linked and 1 more)", "eve (theirs)" } do
+      assert.truthy(words:find(name, 1, true), said)
+    end
+    assert.equal(before, old:must(list))
+    old:must "cd /srv/homes && rm bob/theirs eve/theirs && chmod 644 cyd/linked"
+    said, code = resume()
+    assert.equal(0, code, said)
     assert.equal("", lab.difference(old, "/srv/homes/bob", new, "/srv/homes/bob"))
     clean()
   end)

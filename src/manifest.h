@@ -106,6 +106,30 @@ struct manifest_compare {
 void manifest_compare_run(struct manifest_job *job);
 void manifest_compare_release(struct manifest_job *job);
 
+/* manifest_kept.c: what was known of units at some moment, and what somebody else has changed since. */
+
+struct manifest_keep {
+	struct manifest_job job;
+	char *directory, *into;		/* in one file system; what was kept of a unit before is not any more */
+	struct manifest_names units;
+	uint64_t kept;
+};
+void manifest_keep_run(struct manifest_job *job);
+void manifest_keep_release(struct manifest_job *job);
+
+/*
+ * The directory's target was the source when `kept` was made, and was written to since by passes the other way.  Found are
+ * names that are neither as they were nor as these passes bring them.
+ */
+struct manifest_strangers {
+	struct manifest_job job;
+	char *directory, *kept, *unit;
+	size_t unit_length;
+	struct manifest_kind found;
+};
+void manifest_strangers_run(struct manifest_job *job);
+void manifest_strangers_release(struct manifest_job *job);
+
 /* manifest_sink.c: bytes to a thread of its own, which reads frames. */
 
 struct manifest_sink {

@@ -67,6 +67,17 @@ inode_of(struct settling *s, enum manifest_side side, const struct entry *e)
 	return i;
 }
 
+/* The same on the target; one that had a single name until now may have been given another. */
+static struct inode *
+target_inode_of(struct settling *s, const struct entry *e)
+{
+	struct inodes *all = &s->inodes[SIDE_TARGET];
+	if (e->links > 1)
+		return inode_of(s, SIDE_TARGET, e);
+	struct link *link = e->type == 'd' ? NULL : links_find(&all->links, e->device, e->inode);
+	return link && link->value ? &all->list[link->value - 1] : NULL;
+}
+
 static bool
 is_later(struct moment a, struct moment b)
 {
@@ -103,7 +114,7 @@ put_row(struct settling *s)
 	if (!row->side[SIDE_SOURCE].known && !row->side[SIDE_TARGET].known)
 		return;
 	struct row_side *t = &row->side[SIDE_TARGET];
-	struct inode *i = t->known ? inode_of(s, SIDE_TARGET, &t->entry) : NULL;
+	struct inode *i = t->known ? target_inode_of(s, &t->entry) : NULL;
 	if (s->counting) {
 		if (i) {
 			i->names++;

@@ -243,6 +243,16 @@ function manifest.distrust(directory) end
 ---@return string? code
 function manifest.forget(directory, side) end
 
+--- Keep what is known of units, in another directory of the same file system, in place of what was kept of them before.
+---
+---Permit: change
+---@async
+---@param options { directory: string, into: string, units: string[] }
+---@return integer? units
+---@return string? message
+---@return string? code
+function manifest.keep(options) end
+
 --- What the far side's `scan` is told: with each unit the digest it had, unless `fresh`.
 ---
 ---Permit: read
@@ -268,6 +278,20 @@ function manifest.scan(options) end
 ---@param options runbook.core.manifest.unproven_options
 ---@return runbook.core.manifest.work proof
 function manifest.unproven(options) end
+
+--- Names of a target that somebody else has changed: it was the source when `kept` was made (`keep`), and since then this
+--- directory's source was brought there, perhaps not to the end. What is neither as it was nor as it is brought is a
+--- stranger's; so is what was removed. Times of directories say nothing.
+---
+---Permit: read
+---@async
+---@param directory string
+---@param unit string
+---@param kept string            directory
+---@return { count: integer, examples: string[] }? strangers
+---@return string? message
+---@return string? code  ECORRUPT: what was kept is not to be believed
+function manifest.strangers(directory, unit, kept) end
 
 --- The manifests there are.
 ---

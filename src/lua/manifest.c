@@ -49,10 +49,9 @@ job_finish(lua_State *L, struct task_op *op)
 	return n;
 }
 
-/* A job of that size, all zero, which the op on top of the stack owns.  [-0, +1, m] */
-static void *
-push_job(lua_State *L, size_t size, const char *what, void (*run)(struct manifest_job *), void (*release)(struct manifest_job *),
-         int (*push)(lua_State *L, struct manifest_job *job))
+void *
+manifest_push_job(lua_State *L, size_t size, const char *what, void (*run)(struct manifest_job *), void (*release)(struct manifest_job *),
+                  int (*push)(lua_State *L, struct manifest_job *job))
 {
 	struct job_op *x = lua_newuserdatauv(L, sizeof *x, 0);	/* op */
 	*x = (struct job_op){ .op = { .finish = job_finish, .cancel = job_release, .what = what }, .push = push };
@@ -67,9 +66,8 @@ push_job(lua_State *L, size_t size, const char *what, void (*run)(struct manifes
 	return x->job;
 }
 
-/* The op is on top of the stack. */
-static int
-start_job(lua_State *L)
+int
+manifest_start_job(lua_State *L)
 {
 	struct job_op *x = lua_touserdata(L, -1);
 	struct manifest_job *job = x->job;
@@ -145,7 +143,7 @@ l_request(lua_State *L)
 	enum manifest_side side = manifest_side_of(L, 1, "side");
 	lua_Integer threads = manifest_integer(L, 1, "threads", 0);
 	bind_permit(L, PERMIT_READ);
-	struct manifest_request *q = push_job(L, sizeof *q, "request of a scan", manifest_request_run, manifest_request_release, push_request);
+	struct manifest_request *q = manifest_push_job(L, sizeof *q, "request of a scan", manifest_request_run, manifest_request_release, push_request);
 	q->directory = manifest_copy(L, directory, strlen(directory));
 	q->side = side;
 	q->fresh = manifest_flag(L, 1, "fresh");
@@ -157,7 +155,7 @@ l_request(lua_State *L)
 	put_excludes(L, &q->head);
 	put_words(L, &q->head, "not_units", SCAN_NOT_UNIT);
 	put_words(L, &q->head, "only", SCAN_ONLY);
-	return start_job(L);
+	return manifest_start_job(L);
 }
 
 static int
@@ -182,12 +180,25 @@ l_compare(lua_State *L)
 	luaL_checktype(L, 3, LUA_TTABLE);
 	struct owner_map owner = manifest_owner_of(L, 3);
 	bind_permit(L, PERMIT_READ);
-	struct manifest_compare *c = push_job(L, sizeof *c, "comparison of a unit", manifest_compare_run, manifest_compare_release, push_comparison);
+	struct manifest_compare *c = manifest_push_job(L, sizeof *c, "comparison of a unit", manifest_compare_run, manifest_compare_release, push_comparison);
 	c->directory = manifest_copy(L, directory, strlen(directory));
 	c->unit = manifest_copy(L, unit, length);
 	c->unit_length = length;
 	c->owner = owner;
-	return start_job(L);
+	return manifest_start_job(L);
+}
+
+void
+manifest_check_units(lua_State *L, lua_Integer n)
+{
+	for (lua_Integer i = 1; i <= n; i++) {
+		size_t length;
+		lua_rawgeti(L, -1, i);
+		const char *name = lua_tolstring(L, -1, &length);
+		if (!manifest_unit_is_good((struct text){ (const unsigned char *)name, length }))
+			luaL_error(L, "no unit can be called '%s'", name);
+		lua_pop(L, 1);
+	}
 }
 
 static int
@@ -203,9 +214,9 @@ l_units(lua_State *L)
 {
 	const char *directory = bind_path(L, 1);
 	bind_permit(L, PERMIT_READ);
-	struct manifest_units *u = push_job(L, sizeof *u, "list of manifests", manifest_units_run, manifest_units_release, push_units);
+	struct manifest_units *u = manifest_push_job(L, sizeof *u, "list of manifests", manifest_units_run, manifest_units_release, push_units);
 	u->directory = manifest_copy(L, directory, strlen(directory));
-	return start_job(L);
+	return manifest_start_job(L);
 }
 
 static int
@@ -220,11 +231,11 @@ forget(lua_State *L, const bool sides[SIDES], bool distrust)
 {
 	const char *directory = bind_path(L, 1);
 	bind_permit(L, PERMIT_CHANGE);
-	struct manifest_forget *q = push_job(L, sizeof *q, "dropping manifests", manifest_forget_run, manifest_forget_release, push_forgotten);
+	struct manifest_forget *q = manifest_push_job(L, sizeof *q, "dropping manifests", manifest_forget_run, manifest_forget_release, push_forgotten);
 	q->directory = manifest_copy(L, directory, strlen(directory));
 	memcpy(q->sides, sides, sizeof q->sides);
 	q->distrust = distrust;
-	return start_job(L);
+	return manifest_start_job(L);
 }
 
 /* forget(directory[, side]) -> units */
@@ -318,19 +329,6 @@ check_work(lua_State *L)
 	return *w;
 }
 
-static void
-check_units(lua_State *L, lua_Integer n)
-{
-	for (lua_Integer i = 1; i <= n; i++) {
-		size_t length;
-		lua_rawgeti(L, -1, i);
-		const char *name = lua_tolstring(L, -1, &length);
-		if (!manifest_unit_is_good((struct text){ (const unsigned char *)name, length }))
-			luaL_error(L, "no unit can be called '%s'", name);
-		lua_pop(L, 1);
-	}
-}
-
 /* The list of units on top of the stack. */
 static bool
 copy_units(lua_State *L, struct manifest_work *w, lua_Integer n)
@@ -366,7 +364,7 @@ new_work(lua_State *L, bool proof)
 	if (w.most_entries == 0 || w.most_bytes == 0)
 		return luaL_error(L, "a shard holds one entry at least");
 	lua_Integer n = manifest_list(L, 1, "units");	/* ... units */
-	check_units(L, n);
+	manifest_check_units(L, n);
 	bind_permit(L, PERMIT_CHANGE);
 	struct manifest_work **box = lua_newuserdatauv(L, sizeof *box, 0);	/* ... units work */
 	*box = NULL;
@@ -420,10 +418,10 @@ static int
 l_next(lua_State *L)
 {
 	struct manifest_work *w = check_work(L);
-	struct manifest_next *n = push_job(L, sizeof *n, "the next shard", manifest_next_run, manifest_next_release, push_shard);
+	struct manifest_next *n = manifest_push_job(L, sizeof *n, "the next shard", manifest_next_run, manifest_next_release, push_shard);
 	n->work = w;
 	atomic_fetch_add(&w->references, 1);
-	return start_job(L);
+	return manifest_start_job(L);
 }
 
 static int
@@ -449,11 +447,11 @@ l_settle(lua_State *L)
 		unit++;
 	luaL_argcheck(L, unit < w->unit_count, 2, "not one of its units");
 	bind_permit(L, PERMIT_CHANGE);
-	struct manifest_settle *s = push_job(L, sizeof *s, "settling a unit", manifest_settle_run, manifest_settle_release, push_settled);
+	struct manifest_settle *s = manifest_push_job(L, sizeof *s, "settling a unit", manifest_settle_run, manifest_settle_release, push_settled);
 	s->work = w;
 	s->unit = (uint32_t)unit;
 	atomic_fetch_add(&w->references, 1);
-	return start_job(L);
+	return manifest_start_job(L);
 }
 
 static int
@@ -529,14 +527,16 @@ static const luaL_Reg shard_methods[] = {
 };
 
 static const luaL_Reg functions[] = {
-	{ "compare",  l_compare },
-	{ "distrust", l_distrust },
-	{ "forget",   l_forget },
-	{ "request",  l_request },
-	{ "scan",     l_scan },
-	{ "units",    l_units },
-	{ "unproven", l_unproven },
-	{ "work",     l_work },
+	{ "compare",   l_compare },
+	{ "distrust",  l_distrust },
+	{ "forget",    l_forget },
+	{ "keep",      manifest_l_keep },
+	{ "request",   l_request },
+	{ "scan",      l_scan },
+	{ "strangers", manifest_l_strangers },
+	{ "units",     l_units },
+	{ "unproven",  l_unproven },
+	{ "work",      l_work },
 	{ NULL, NULL }
 };
 

@@ -338,6 +338,13 @@ manifest_push_comparison(lua_State *L, const struct manifest_compare *c)
 }
 
 void
+manifest_push_kind(lua_State *L, const struct manifest_kind *k)
+{
+	lua_createtable(L, 0, 2);			/* kind */
+	set_kind(L, k);
+}
+
+void
 manifest_push_units(lua_State *L, const struct manifest_units *u)
 {
 	static const char *const sides[SIDES] = { "source", "target" };

@@ -73,6 +73,9 @@ function mover.prepare(p)
   if there and there.state ~= "closed" then
     p.known:clean_up()
   end
+  if p.begun then -- on the way back there is no stamp that says so
+    p.known:clean_up(p.begun)
+  end
   p.known:scan("target", { ours_during = p.kind ~= "back" and p.known:ours_during(there) or nil })
 end
 

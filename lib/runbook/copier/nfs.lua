@@ -240,7 +240,7 @@ local function reversed(self)
 end
 
 --- Copy the homes that changed on the target since their receipts back to the source. Nothing is removed there, and a home
---- that changed on both sides stops it.
+--- that changed on both sides stops it. What was cut goes on when it is called again.
 ---@async
 function Pair:back()
   if self.owner ~= "keep" then
@@ -250,21 +250,7 @@ function Pair:back()
       hint = "copy back by hand with the owner each home has there: rsync -aHAXS --numeric-ids --chown=UID:GID",
     }
   end
-  local changed = proof.changed_on_target(self)
-  if #changed == 0 then
-    events.notice("nothing changed on the target since the receipts")
-    return
-  end
-  proof.source_must_be_as_proven(self, changed)
-  local only = {}
-  for _, name in ipairs(changed) do
-    only[name] = true
-  end
-  local other = reversed(self)
-  pass.run(other, "back", { only = only })
-  if not effect.planning() then
-    proof.must_hold(other, only)
-  end
+  require("runbook.copier.back").run(self, reversed(self))
 end
 
 return nfs

@@ -373,7 +373,7 @@ end
 ---@async
 ---@param pair table
 ---@param kind "bulk"|"converge"|"final"|"back"
----@param o { first?: string[], only?: table<string, true> }
+---@param o { first?: string[], only?: table<string, true>, begun?: string[] }  begun: units of the way back that an earlier try wrote to
 ---@return table? pass  number kind seconds scan entries size units bytes files created deleted vanished; nil in a plan
 function pass.run(pair, kind, o)
   local clock, began = time.now(), units.timestamp(time.utc())
@@ -382,7 +382,7 @@ function pass.run(pair, kind, o)
   local list, loose = in_order(look.survey, o.first)
   list, loose = only_these(list, o.only), only_these({ loose }, o.only)
   local p = new_pass(pair, kind, look)
-  p.clock = clock
+  p.clock, p.begun = clock, o.begun
   p.meter = meter.new(list, loose, { rate = not p.settled and pair.rate or nil })
   p.engine.prepare(p)
   if kind ~= "back" then

@@ -288,33 +288,27 @@ function proof.must_be_unchanged(pair)
   }, 2)
 end
 
---- Raises when a unit that is to be copied back has changed at the source, too.
+--- Which of these units are not at the source what their receipts say, or are there without one.
 ---@async
 ---@param pair table
 ---@param list string[]
-function proof.source_must_be_as_proven(pair, list)
+---@return string[]
+function proof.changed_at_source(pair, list)
   local _, all, level = proven(pair)
   local look = engine_for(pair, level)
-  local names, both, present = set_of(look.from.names), {}, {}
+  local names, changed, present = set_of(look.from.names), {}, {}
   for _, unit in ipairs(list) do
     local r = all[unit]
     if not r and names[unit] then
-      both[#both + 1] = meter.shown(unit)
+      changed[#changed + 1] = unit
     elseif r and (unit == scan.LOOSE or names[unit]) then
       present[#present + 1] = unit
     end
   end
   for _, unit in ipairs(look.engine.changed_since_receipts(pair, "source", present, all, look)) do
-    both[#both + 1] = meter.shown(unit)
+    changed[#changed + 1] = unit
   end
-  table.sort(both)
-  if #both > 0 then
-    errors.raise({
-      kind = "conflict", code = "EBOTH", target = pair.from.place.name,
-      message = ("changed on both sides since the receipts: %s"):format(table.concat(both, ", ")),
-      hint = "a person has to bring these together; nothing was copied back",
-    }, 2)
-  end
+  return changed
 end
 
 --- Raises unless the target of a pair holds all there is at its source in these units.
