@@ -40,14 +40,13 @@ end
 local function amounts(block, n)
   local is = {}
   for i = 1, n do
-    is[i] = block.columns ~= nil
+    local found, other = false, block.columns == nil
     for _, row in ipairs(block.rows) do
       local text = row.head and "" or text_of(row[i])
-      if text ~= "" and not text:find "^[%d,.]+ ?%a*$" then
-        is[i] = false
-        break
-      end
+      local amount = text:find "^%d[%d,]*%.?%d* ?%a*$"
+      found, other = found or amount, other or text ~= "" and not amount
     end
+    is[i] = found and not other
   end
   return is
 end
