@@ -1,7 +1,7 @@
 # runbook - see README.md.
 #
 #   make            build/runbook                     make demo       try it on throw-away ssh servers
-#   make test       build, then every spec            make test SPEC=spec/x_spec.lua
+#   make test       build, then every spec            make test SPEC=spec/x_spec.lua JOBS=1
 #   make bench      measure, next to other tools      make lint
 #   make deps       every package, now                make install    PREFIX=/usr/local DESTDIR=
 #   make clean      SAN=1: ASan and UBSan, in build/san
@@ -144,7 +144,7 @@ demo: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
 	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) $(BUILD)/runbook lua spec/world/demo.lua
 
 test: $(BUILD)/runbook $(BUILD)/examples/embed $(WORLD) $(BUILD)/world/pam_ask.so $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
-	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) $(BUILD)/runbook lua spec/run.lua $(or $(SPEC),spec)
+	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) JOBS=$(JOBS) $(BUILD)/runbook lua spec/run.lua $(or $(SPEC),spec)
 
 bench: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD $(BUILD)/deps/BENCH
 	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) ROWS=$(ROWS) SCALE=$(SCALE) TOOLS=$(TOOLS) \

@@ -273,7 +273,7 @@ describe("an HTTP request", function()
         local began = time.now()
         asker:cancel()
         task.join_all { asker }
-        assert.is_true(time.now() - began < 0.5)
+        assert.is_true(time.now() - began < 2) -- the answer comes after 3
         assert.is_false((asker:result()))
         collectgarbage()
       end

@@ -41,6 +41,11 @@ describe("nfs-move.lua", function()
     return runbook("run", "nfs-move.lua", "--params", "homes.yaml", "--no-input", "--done", "stop-writers=spec", ...)
   end
 
+  -- The process that works on the run.
+  local function at_work()
+    return world.read(folder .. "/state/runbook/runs/homes-1/lock"):match "^%d+"
+  end
+
   local function must_be_moved()
     assert.equal("", lab.difference(old, "/srv/homes", new, "/srv/homes"))
     assert.equal(keys, old:must "cat /home/rb-sudo/.ssh/authorized_keys")
@@ -76,8 +81,7 @@ describe("nfs-move.lua", function()
     world.wait_until("a file on its way", function()
       return new:must "find /srv/homes/ann -name '.rb~*' -size +0 2>/dev/null || :" ~= ""
     end, 30)
-    local pid = world.must(("pgrep -f -- '^%s run nfs-move.lua'"):format(world.must("realpath " .. world.runbook))):match "%d+"
-    world.must("kill -9 " .. pid)
+    world.must("kill -9 " .. at_work())
     task.join_all { started }
     local r = runbook("resume", "--no-input", "--done", "stop-writers=spec")
     assert.equal(0, r.code, r.err)
@@ -91,7 +95,7 @@ describe("nfs-move.lua", function()
     world.wait_until("a file on its way", function()
       return new:must "find /srv/homes/ann -name '.rb~*' -size +0 2>/dev/null || :" ~= ""
     end, 30)
-    world.must("kill " .. world.must(("pgrep -f -- '^%s run nfs-move.lua'"):format(world.must("realpath " .. world.runbook))):match "%d+")
+    world.must("kill " .. at_work())
     task.join_all { started }
     assert.truthy(old:must("cat /home/rb-sudo/.ssh/authorized_keys"):find("runbook:", 1, true))
     local r = runbook("resume", "--no-input", "--done", "stop-writers=spec")

@@ -1,149 +1,203 @@
--- run.lua - busted inside the binary, inside a task, so that specs may wait.
+-- run.lua - the suite: each file of specs in a process of its own, several at a time.
 --
---     build/runbook lua spec/run.lua [busted's options] [FILE or directory]...
+--     build/runbook lua spec/run.lua FILE or directory... [busted's options]
 --
--- After each test no task may be left that was not there before it. A test that takes longer than
--- RUNBOOK_SPEC_SECONDS (default 300) ends the suite and shows what every task waits for. The last line
--- is always "N passed, N failed"; a pending test has not passed.
+-- JOBS files run at once, by default as many as there are processors, the longest first: by how long each took the last time,
+-- which BUILD/spec.times tells. Those of ALONE follow one by one. Each has a home of its own, and no longer than
+-- RUNBOOK_SPEC_FILE_SECONDS (default 1200). What a file printed is shown when it has ended, and only if it failed; one file
+-- alone is shown as it goes. The last line is always "N passed, N failed"; a file that crashes or hangs has failed.
 
-local core = require "runbook.core.task"
+local gate = require "runbook.core.gate"
+local process = require "runbook.core.process"
+local task = require "runbook.task"
+local time = require "runbook.core.time"
 local world = require "spec.world"
 
-local longest = tonumber(os.getenv "RUNBOOK_SPEC_SECONDS") or 300
-local passed, failed = 0, 0
-local running, started -- the name of the present test, and when it began
-local slow = {} -- files that took long, for whoever wonders where the time goes
+-- Files that hold what they measure against a clock, closely; whatever runs beside them would count.
+local ALONE = { ["spec/ssh_core_spec.lua"] = true }
 
-local function closing_line()
-  io.stdout:write(table.concat(slow))
-  io.stdout:write(("%d passed, %d failed\n"):format(passed, failed))
+-- What takes longest, where nobody has measured yet: seconds with sanitizers.
+local SECONDS = {
+  mover_luck = 430, kill_walk = 160, mover = 160, mover_homes = 120, sync = 100, job = 95, place = 60, nfs_move = 55, ctrl_c = 47,
+  manifest_far = 40, tunnel = 32, report_move = 30, cli_run = 30, secrets = 29, bad_luck = 27, far_faults = 26, far = 26, slowfs = 23,
+  oracle = 22,
+}
+
+local SLOW = 20 -- seconds after which a file is named at the end
+local times_path = world.build .. "/spec.times"
+local longest = tonumber(os.getenv "RUNBOOK_SPEC_FILE_SECONDS") or 1200
+
+local function lines_of(text)
+  return (text or ""):gmatch "[^\n]+"
+end
+
+local function files_and_options()
+  local files, options = {}, {}
+  for i, word in ipairs(arg) do
+    if word:sub(1, 1) == "-" then
+      table.move(arg, i, #arg, 1, options)
+      break
+    end
+    local found = select(2, world.sh("test -d " .. world.quote(word))) == 0
+    for file in lines_of(found and world.must(("find %s -name '*_spec.lua' | sort"):format(world.quote(word))) or word) do
+      files[#files + 1] = file
+    end
+  end
+  return files, options
+end
+
+local function times()
+  local known = {}
+  for line in lines_of(world.read(times_path)) do
+    local seconds, file = line:match "^(%S+) (.*)$"
+    known[file] = tonumber(seconds)
+  end
+  return known
+end
+
+local function longest_first(files)
+  local known = times()
+  local function seconds(file)
+    return known[file] or SECONDS[file:match "([^/]*)_spec%.lua$"] or 5
+  end
+  table.sort(files, function(a, b)
+    return seconds(a) == seconds(b) and a < b or seconds(a) > seconds(b)
+  end)
+end
+
+-- For the next time; a file that failed says nothing of how long it takes.
+local function keep_times(results)
+  local known, lines = times(), {}
+  for _, r in ipairs(results) do
+    if r.failed == 0 and r.file:find "^spec/" then
+      known[r.file] = r.seconds
+    end
+  end
+  for file, seconds in pairs(known) do
+    lines[#lines + 1] = ("%.1f %s\n"):format(seconds, file)
+  end
+  table.sort(lines)
+  world.write(times_path, table.concat(lines))
+end
+
+-- What it printed, without its closing line, and the numbers of that. How it ended counts, too: a leak is found after the last test.
+local function result_of(file, text, ended, seconds, late)
+  local output, passed, failed = text:match "^(.-)(%d+) passed, (%d+) failed\n$"
+  local r = { file = file, seconds = seconds, output = output or text, passed = tonumber(passed) or 0, failed = tonumber(failed) or 0 }
+  local how = ended.signal and "killed by " .. ended.signal or ("ended with %d"):format(ended.status)
+  if late then
+    r.failed, r.why = 1, ("no end after %d s"):format(longest)
+  elseif not passed then
+    r.failed, r.why = 1, how .. " before its last test was over"
+  elseif r.failed == 0 and ended.status ~= 0 then
+    r.failed, r.why = 1, how .. " after its last test"
+  elseif r.failed == 0 and r.passed == 0 then
+    r.failed, r.why = 1, "no test in it"
+  end
+  return r
+end
+
+local function start(file, options, log)
+  local home = world.folder "home"
+  return assert(gate.call("change", process.open, {
+    argv = { "sh", "-c", [[exec "$@" >"$0" 2>&1 </dev/null]], log, world.runbook, "lua", "spec/one.lua", file, table.unpack(options) },
+    env = { HOME = home, XDG_CACHE_HOME = os.getenv "XDG_CACHE_HOME" or (os.getenv "HOME" or "/root") .. "/.cache" },
+  }))
+end
+
+-- Shows what comes into a file as it comes, but for the closing line, which is ours to say.
+local function follow(path)
+  local shown = 0
+  return function()
+    local text = (world.read(path) or ""):gsub("%d+ passed, %d+ failed\n$", "")
+    io.stdout:write(text:sub(shown + 1))
+    io.stdout:flush()
+    shown = math.max(shown, #text)
+  end
+end
+
+local function run_file(file, options, live)
+  local began, log, late = time.now(), world.folder "log" .. "/log", false
+  local show = live and follow(log) or function() end
+  local child <close> = start(file, options, log)
+  local watch = task.spawn(function()
+    while not late do
+      task.sleep(0.2)
+      show()
+      if time.now() - began > longest then
+        late = true
+        child:signal "KILL"
+      end
+    end
+  end)
+  local ended = assert(child:wait())
+  watch:cancel()
+  task.join(watch)
+  show()
+  return result_of(file, world.read(log) or "", ended, time.now() - began, late)
+end
+
+local function say(r, live)
+  if r.failed > 0 and not live then
+    io.stdout:write(("\n== %s\n%s"):format(r.file, r.output))
+  end
+  if r.why then
+    io.stdout:write(r.output:find "[^\n]$" and "\n" or "", ("%s: %s\n"):format(r.file, r.why))
+  end
+  if not live then
+    io.stdout:write(("%4.0f s  %s  %d passed%s\n"):format(r.seconds, r.file, r.passed,
+      r.failed > 0 and (", %d FAILED"):format(r.failed) or ""))
+  end
   io.stdout:flush()
 end
 
-local function full_name(busted, element)
-  local names = {}
-  while element and element.descriptor ~= "suite" do
-    table.insert(names, 1, element.name or element.descriptor)
-    element = busted.parent(element)
+local function run_all(files, options)
+  local jobs = math.max(1, math.tointeger(tonumber(os.getenv "JOBS")) or tonumber(world.must "nproc"))
+  local results, crowd, alone = {}, {}, {}
+  for _, file in ipairs(files) do
+    table.insert(ALONE[file] and alone or crowd, file)
   end
-  return table.concat(names, " ")
+  longest_first(crowd)
+  local function run(file)
+    local r = run_file(file, options, #files == 1)
+    say(r, #files == 1)
+    results[#results + 1] = r
+  end
+  task.each(crowd, { limit = jobs }, run)
+  task.each(alone, { limit = 1 }, run)
+  return results
 end
 
-local function describe_tasks(tasks)
-  local lines = {}
-  for _, t in ipairs(tasks) do
-    lines[#lines + 1] = ("task %d waits for %s\n%s"):format(t.serial, t.waits, t.trace or "(this one)")
-  end
-  return table.concat(lines, "\n")
-end
-
-local function watch_for_hangs()
-  while true do
-    core.sleep(1)
-    if running and os.time() - started > longest then
-      io.stderr:write(("%s: no end after %d s\n%s\n"):format(running, longest, describe_tasks(core.list())))
-      failed = failed + 1
-      world.stop()
-      closing_line()
-      os.exit(1)
+local function closing_lines(results, began)
+  local passed, failed, working = 0, 0, 0
+  table.sort(results, function(a, b) return a.seconds > b.seconds end)
+  io.stdout:write(#results > 1 and "\n" or "")
+  for _, r in ipairs(results) do
+    passed, failed, working = passed + r.passed, failed + r.failed, working + r.seconds
+    if r.seconds >= SLOW then
+      io.stdout:write(("%4.0f s  %s\n"):format(r.seconds, r.file))
     end
   end
-end
-
---- Tasks that live now and are not among `known`; those that are just ending get a second to do so.
-local function strangers(known)
-  local tries = 0
-  while true do
-    local found = {}
-    for _, t in ipairs(core.list()) do
-      if not t.self and not known[t.serial] then
-        found[#found + 1] = t
-      end
+  for _, r in ipairs(results) do
+    if r.failed > 0 then
+      io.stdout:write(("failed: %s\n"):format(r.file))
     end
-    if #found == 0 or tries == 100 then
-      return found
-    end
-    tries = tries + 1
-    core.sleep(0.01)
   end
-end
-
--- What busted loads as its helper: it may subscribe only once its runner has begun.
-package.preload["spec.run.helper"] = function()
-  local busted = require "busted"
-  local known, latest, latest_passed
-
-  busted.subscribe({ "test", "start" }, function(element)
-    latest = full_name(busted, element)
-    running, started = latest, os.time()
-    return nil, true
-  end)
-  busted.subscribe({ "test", "end" }, function(_, _, status)
-    running = nil
-    latest_passed = status == "success"
-    if latest_passed then
-      passed = passed + 1
-    else
-      failed = failed + 1
-    end
-    return nil, true
-  end)
-  local file_began
-  busted.subscribe({ "file", "start" }, function()
-    file_began = os.time()
-    return nil, true
-  end)
-  busted.subscribe({ "file", "end" }, function(file)
-    local seconds = os.time() - file_began
-    if seconds >= 20 then
-      slow[#slow + 1] = ("%4d s  %s\n"):format(seconds, file.name)
-    end
-    return nil, true
-  end)
-  for _, event in ipairs { "error", "failure" } do -- those outside of any test; its own end with "test", "end"
-    busted.subscribe({ event }, function(element)
-      if element.descriptor ~= "it" then
-        failed = failed + 1
-      end
-      return nil, true
-    end)
+  if #results > 1 then
+    io.stdout:write(("%.0f s for %d files that take %.0f s one after another\n"):format(time.now() - began, #results, working))
   end
-
-  busted.before_each(function()
-    known, latest_passed = {}, false
-    for _, t in ipairs(core.list()) do
-      known[t.serial] = true
-    end
-  end)
-  busted.after_each(function()
-    local left = strangers(known)
-    if #left > 0 then
-      passed = latest_passed and passed - 1 or passed
-      error(("%s: tasks were left behind:\n%s"):format(latest, describe_tasks(left)), 0)
-    end
-  end)
-  return true
+  io.stdout:write(("%d passed, %d failed\n"):format(passed, failed))
+  io.stdout:flush()
+  return failed == 0 and passed > 0 and 0 or 1
 end
 
--- busted leaves by os.exit; here the world has to be taken down first.
-local leaving = setmetatable({}, { __tostring = function() return "busted leaves" end })
-require("busted.compatibility").exit = function(code)
-  if code ~= 0 and failed == 0 then
-    failed = 1 -- before any test could run: it has said why
-  end
-  error(leaving, 0)
-end
-
-table.insert(arg, 1, "--helper=spec.run.helper")
-local watcher = core.spawn(watch_for_hangs)
-local ok, err = xpcall(require "busted.runner", function(e)
-  return e == leaving and e or debug.traceback(tostring(e))
-end, { standalone = false })
-watcher:cancel()
+local began = time.now()
+local files, options = files_and_options()
+local ok, results = xpcall(run_all, debug.traceback, files, options)
 world.stop()
-if not ok and err ~= leaving then
-  io.stderr:write(err, "\n")
-  failed = failed + 1
+if not ok or #files == 0 then
+  io.stdout:write(ok and "no file of specs was named\n" or results .. "\n", "0 passed, 1 failed\n")
+  return 1
 end
-closing_line()
-return failed > 0 and 1 or 0
+keep_times(results)
+return closing_lines(results, began)
