@@ -4,7 +4,7 @@
 #   make test       build, then every spec            make test SPEC=spec/x_spec.lua JOBS=1
 #   make bench      measure, next to other tools      make lint
 #   make deps       every package, now                make install    PREFIX=/usr/local DESTDIR=
-#   make clean      SAN=1: ASan and UBSan, in build/san
+#   make world-kube the specs' clusters, 7 minutes    make clean      SAN=1: ASan and UBSan, in build/san
 #
 # Each target first installs what it needs and this machine lacks (src/deps.sh; DEPS=no: not).
 # CC, CPPFLAGS, CFLAGS, LDFLAGS, LDLIBS, PREFIX, DESTDIR and BUILD are the caller's; what the sources need is in RB_*.
@@ -23,8 +23,8 @@ endif
 PKGS_BUILD := ca-certificates gcc libc6-dev libcurl4-openssl-dev libedit-dev libldns-dev liblua5.4-dev libsqlite3-dev libssl-dev \
               libuv1-dev libwslay-dev libxxhash-dev libyaml-dev lua-argparse lua5.4 make musl-tools pkg-config zlib1g-dev
 PKGS_RUN   := libcurl4 libedit2 libldns3 libwslay1 openssh-client rsync
-PKGS_WORLD := acl age attr bind9 bind9-dnsutils btrfs-progs busybox chromium curl e2fsprogs faketime fuse3 iproute2 libfuse3-dev libpam0g-dev \
-              lua-busted openssh-server openssl lua-dkjson procps python3 python3-websockets sqlite3 sudo util-linux
+PKGS_WORLD := acl age attr bind9 bind9-dnsutils btrfs-progs busybox chromium curl debian-archive-keyring e2fsprogs faketime fuse3 \
+              iproute2 libfuse3-dev libpam0g-dev lua-busted openssh-server openssl lua-dkjson procps python3 python3-websockets sqlite3 sudo util-linux
 PKGS_LINT  := cppcheck lua-check shellcheck
 PKGS_BENCH := ansible-core clustershell fpart pdsh rclone
 
@@ -140,18 +140,24 @@ $(BUILD)/examples/embed: examples/embed/embed.c $(BUILD)/librunbook.a
 # Servers with users, disks and process lists of their own are root's to make.
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 
+# Clusters are built once per machine, outside of any checkout, and where root finds what its caller built.
+WORLD_CACHE := RUNBOOK_WORLD_CACHE=$(or $(RUNBOOK_WORLD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/runbook-world)
+
+world-kube: $(BUILD)/deps/WORLD
+	$(WORLD_CACHE) spec/world/kube/build.sh programs tools images
+
 demo: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
-	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) $(BUILD)/runbook lua spec/world/demo.lua
+	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) $(WORLD_CACHE) $(BUILD)/runbook lua spec/world/demo.lua
 
 test: $(BUILD)/runbook $(BUILD)/examples/embed $(WORLD) $(BUILD)/world/pam_ask.so $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
-	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) JOBS=$(JOBS) $(BUILD)/runbook lua spec/run.lua $(or $(SPEC),spec)
+	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) $(WORLD_CACHE) JOBS=$(JOBS) $(BUILD)/runbook lua spec/run.lua $(or $(SPEC),spec)
 
 bench: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD $(BUILD)/deps/BENCH
-	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) ROWS=$(ROWS) SCALE=$(SCALE) TOOLS=$(TOOLS) \
+	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) $(WORLD_CACHE) ROWS=$(ROWS) SCALE=$(SCALE) TOOLS=$(TOOLS) \
 		$(BUILD)/runbook lua spec/bench/run.lua $(SPEC)
 
 lint: $(BUILD)/deps/LINT $(BUILD)/modules.c
-	shellcheck -e SC2016 src/deps.sh .ci/run $(wildcard spec/world/*.sh lib/runbook/*.sh lib/runbook/*/*.sh)
+	shellcheck -e SC2016 src/deps.sh .ci/run $(wildcard spec/world/*.sh spec/world/*/*.sh lib/runbook/*.sh lib/runbook/*/*.sh)
 	luacheck --quiet $(wildcard lib/runbook runbooks spec examples src)
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 		--suppress=missingInclude -j$(shell nproc) -D_GNU_SOURCE -Isrc src spec/world
@@ -184,7 +190,7 @@ clean:
 	rm -rf $(BUILD)
 
 always:
-.PHONY: all deps demo test bench lint install clean always
+.PHONY: all deps world-kube demo test bench lint install clean always
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(OBJ:.o=.d)

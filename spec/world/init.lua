@@ -8,6 +8,7 @@
 ---     local small = world.filesystem { size = "8M" }
 ---     local pods = world.websocketd()                               -- spec/world/websocketd.lua
 ---     local far = world.slowfs { from = path, at = other }             -- spec/world/slowfs.lua
+---     local here, there = world.kube.up("old", "new")                  -- spec/world/kube.lua
 ---
 --- What was started dies with this process, even when that is killed: see leash.c. Plain popen is enough
 --- here; it is the program under test that must not block.
@@ -140,7 +141,7 @@ function world.folder(name)
     directory = world.must "mktemp -d \"${TMPDIR:-/tmp}/runbook-world.XXXXXX\""
     guard = world.start({}, { at_end = ([[
       awk -v at=%s 'index($2, at) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r umount -l
-      rm -rf --one-file-system %s]]):format(directory, directory) })
+      for i in 1 2 3 4 5; do rm -rf --one-file-system %s && break; sleep 1; done]]):format(directory, directory) })
   end
   count = count + 1
   local path = ("%s/%s-%d"):format(directory, name or "folder", count)
@@ -230,6 +231,7 @@ end
 function world.stop()
   if guard then
     world.stop_machines()
+    world.kube.stop()
     guard:stop()
     must_be_gone(directory)
     directory, guard = nil, nil
@@ -244,5 +246,6 @@ require("spec.world.bind")(world)
 require("spec.world.slowfs")(world)
 require("spec.world.websocketd")(world)
 require("spec.world.trees")(world)
+require("spec.world.kube")(world)
 
 return world

@@ -1,0 +1,319 @@
+--- Real clusters: Kubernetes 1.20, each on one node with an API server, kubelet, containerd, network and name server
+--- of its own (kube/README.md). The first call of all on a machine builds them (kube/build.sh, about 7 minutes).
+---
+---     local old, new = world.kube.up("old", "new")    -- together, about 17 s; running ones are given again
+---     local ns = old:namespace "temple"
+---     old:apply(manifest, ns)
+---     old:kubectl { "-n", ns, "wait", "--for=condition=Ready", "pod/web" }
+---
+--- They serve all spec files of a suite: each makes namespaces of its own and restores what else it changes.
+
+return function(world)
+  local task = require "runbook.core.task"
+  local quote, must = world.quote, world.must
+
+  local kube = {}
+  world.kube = kube
+
+  ---@class world.Cluster
+  ---@field name string  of its context, too
+  ---@field address string  of its node; the API server's port is 6443
+  ---@field port integer
+  ---@field front string  where its ingresses answer, ports 80 and 443
+  ---@field kubeconfig string  path; system:masters
+  ---@field uid string  of kube-system
+  ---@field folder string
+  local Cluster = {}
+  Cluster.__index = Cluster
+
+  local running = {} -- name: cluster
+  local parts, switch
+
+  --- Where the parts of kube/build.sh are; builds those that are not there.
+  ---@param ... string
+  ---@return string ...
+  function kube.build(...)
+    local pipe = assert(io.popen("spec/world/kube/build.sh " .. table.concat({ ... }, " ")))
+    local folders = {}
+    for folder in pipe:lines() do
+      folders[#folders + 1] = folder
+    end
+    assert(pipe:close(), "spec/world/kube/build.sh failed")
+    return table.unpack(folders)
+  end
+
+  -- A network between the nodes and this machine, of its own. The kernel takes an interface's name once, so that two
+  -- suites never share a subnet, and takes the interface away with the namespace of its other end.
+  local function make_switch()
+    local leash = world.start { "unshare", "--net", "sh", "-c", "ip link add switch type bridge forward_delay 0 " ..
+      "&& ip link set switch up && exec sleep infinity" }
+    local pid
+    world.wait_until("a switch", function()
+      pid = world.children(leash.pid)[1]
+      return pid and select(2, world.sh(("nsenter -t %d -n ip link show switch up | grep -q UP"):format(pid))) == 0
+    end)
+    for _ = 1, 250 do
+      local number = math.random(1, 250)
+      local link = "runbook" .. number
+      local _, code = world.sh(("ip link add %s type veth peer name machine netns %d"):format(link, pid))
+      if code == 0 then
+        local subnet = "198.18." .. number
+        must(("ip address add %s.1/24 dev %s && ip link set %s up"):format(subnet, link, link))
+        must(("nsenter -t %d -n ip link set machine master switch up"):format(pid))
+        return { leash = leash, pid = pid, subnet = subnet, nodes = 0 }
+      end
+    end
+    error "no subnet of 198.18.0.0/16 is free"
+  end
+
+  local function plug_in(cluster)
+    local wire = "node" .. cluster.number
+    must(("nsenter -t %d -n ip link add %s type veth peer name eth0 netns %d"):format(switch.pid, wire, cluster.pid))
+    must(("nsenter -t %d -n ip link set %s master switch up"):format(switch.pid, wire))
+  end
+
+  local function write_settings(cluster, cgroup)
+    local lines = {}
+    for _, pair in ipairs {
+      { "name", cluster.name }, { "address", cluster.address }, { "cgroup", cgroup }, { "pivot", must(("realpath %s/world/pivot"):format(world.build)) },
+      { "programs", parts.programs }, { "tools", parts.tools }, { "images", parts.images },
+    } do
+      lines[#lines + 1] = ("%s=%s\n"):format(pair[1], quote(pair[2]))
+    end
+    world.write(cluster.folder .. "/settings", table.concat(lines))
+  end
+
+  local function begin(name)
+    assert(name:match "^[a-z][a-z0-9-]*$" and #name < 20, "a cluster's name is short and for DNS")
+    switch = switch or make_switch()
+    switch.nodes = switch.nodes + 1
+    assert(switch.nodes < 8, "a suite has addresses for 7 clusters")
+    local cluster = setmetatable({
+      name = name, number = switch.nodes, folder = world.folder("kube-" .. name), port = 6443,
+      address = ("%s.%d"):format(switch.subnet, switch.nodes * 32), loaded = {},
+    }, Cluster)
+    cluster.front = ("%s.%d"):format(switch.subnet, switch.nodes * 32 + 1)
+    cluster.kubeconfig = cluster.folder .. "/pki/kubeconfig"
+    must(("cd %s && mkdir log var-log root volumes"):format(cluster.folder))
+    local cgroup = ("runbook-world-%d-%s"):format(world.pid, name)
+    write_settings(cluster, cgroup)
+    must(("spec/world/kube/pki.sh %s/pki %s %s"):format(cluster.folder, name, cluster.address))
+    cluster.leash = world.start({ must "pwd" .. "/spec/world/kube/node.sh", "outside", cluster.folder }, {
+      log = cluster.folder .. "/log/node",
+      -- the kernel may still be busy with what was killed
+      at_end = ("for i in 1 2 3 4 5; do find /sys/fs/cgroup -depth -type d -path '*/%s*' -exec rmdir {} + 2>/dev/null && break; sleep 1; done")
+        :format(cgroup),
+    })
+    running[name] = cluster
+    return cluster
+  end
+
+  local function check(cluster)
+    if not cluster.leash:alive() then
+      error(("cluster %s does not run (this needs root):\n%s"):format(cluster.name, cluster:log "node"), 0)
+    end
+  end
+
+  local function finish(cluster)
+    world.wait_until("the namespaces of " .. cluster.name, function()
+      check(cluster)
+      return world.read(cluster.folder .. "/inside")
+    end, 60)
+    cluster.pid = world.children(world.children(cluster.leash.pid)[1])[1]
+    plug_in(cluster)
+    for _ = 1, 3000 do
+      check(cluster)
+      if world.read(cluster.folder .. "/up") then
+        cluster.uid = cluster:kubectl { "get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}" }
+        return
+      end
+      task.sleep(0.1)
+    end
+    error(("cluster %s: not up after 5 minutes:\n%s"):format(cluster.name, must(("tail -n 8 %s/log/*"):format(cluster.folder))))
+  end
+
+  --- Clusters by these names: started where they do not run, all at once.
+  ---@async
+  ---@param ... string
+  ---@return world.Cluster ...
+  function kube.up(...)
+    if not parts then
+      local programs, tools, images = kube.build("programs", "tools", "images")
+      parts = { programs = programs, tools = tools, images = images, kubectl = tools .. "/usr/bin/kubectl" }
+      kube.kubectl = parts.kubectl
+    end
+    local clusters, begun = {}, {}
+    for i, name in ipairs { ... } do
+      if not running[name] then
+        begun[#begun + 1] = begin(name)
+      end
+      clusters[i] = running[name]
+    end
+    for _, cluster in ipairs(begun) do
+      finish(cluster)
+    end
+    return table.unpack(clusters)
+  end
+
+  --- End those that run.
+  ---@async
+  function kube.stop()
+    for _, cluster in pairs(running) do
+      cluster:stop()
+    end
+    if switch then
+      switch.leash:stop()
+      switch = nil
+    end
+  end
+
+  --- Run kubectl and say what came of it.
+  ---@param argv string[]  `input` is given to it
+  ---@return string output, integer code
+  function Cluster:try(argv)
+    local words = { quote(parts.kubectl), "--kubeconfig", quote(self.kubeconfig) }
+    for _, word in ipairs(argv) do
+      words[#words + 1] = quote(word)
+    end
+    local line = table.concat(words, " ")
+    if argv.input then
+      local file = world.folder "input" .. "/it"
+      world.write(file, argv.input)
+      local output, code = world.sh(line .. " < " .. file)
+      os.remove(file)
+      return output, code
+    end
+    return world.sh(line .. " < /dev/null")
+  end
+
+  --- The same, but it has to succeed.
+  ---@param argv string[]
+  ---@return string output
+  function Cluster:kubectl(argv)
+    local output, code = self:try(argv)
+    if code ~= 0 then
+      error(("%s: kubectl %s\nexit code %d: %s"):format(self.name, table.concat(argv, " "), code, output), 2)
+    end
+    return output
+  end
+
+  --- Make objects of YAML text be so.
+  ---@param yaml string
+  ---@param namespace string?
+  function Cluster:apply(yaml, namespace)
+    return self:kubectl { "apply", "-n", namespace or "default", "-f", "-", input = yaml }
+  end
+
+  local namespaces = 0
+
+  --- A namespace of one's own, ready for pods.
+  ---@async
+  ---@param prefix string
+  ---@return string
+  function Cluster:namespace(prefix)
+    namespaces = namespaces + 1
+    local name = ("%s-%d"):format(prefix, namespaces)
+    self:kubectl { "create", "namespace", name }
+    world.wait_until("the service account of " .. name, function()
+      return self:try { "-n", name, "get", "serviceaccount", "default", "-o", "jsonpath={.secrets[0].name}" } ~= "" or
+        task.sleep(0.1)
+    end, 60)
+    return name
+  end
+
+  --- The end of a namespace and of all in it begins; nobody waits for it.
+  function Cluster:drop(namespace)
+    self:kubectl { "delete", "namespace", namespace, "--wait=false" }
+  end
+
+  --- What a jsonpath says of an object, once it says something.
+  ---@async
+  ---@param what string  as kubectl takes it: "service/web"
+  ---@param path string  "{.status…}"
+  ---@param namespace string
+  ---@return string
+  function Cluster:wait_value(what, path, namespace)
+    return world.wait_until(("%s of %s"):format(path, what), function()
+      local output, code = self:try { "-n", namespace, "get", what, "-o", "jsonpath=" .. path }
+      if code == 0 and output ~= "" then
+        return output
+      end
+      task.sleep(0.2)
+    end, 60)
+  end
+
+  --- Run a shell line on the node, in all its namespaces.
+  ---@return string output, integer code
+  function Cluster:sh(line)
+    return world.sh(("nsenter -t %d -m -n -p -u -i -r -w env PATH=%s/usr/sbin:%s/usr/bin:/usr/sbin:/usr/bin:/sbin:/bin sh -c %s"):format(
+      self.pid, parts.tools, parts.tools, quote(line)))
+  end
+
+  --- See to it that pods may use the image world/NAME:1: "tools" or "hub". "busybox" and "bare" are there from the start.
+  ---@async
+  ---@param name string
+  function Cluster:image(name)
+    if name == "tools" then
+      world.wait_until("the image", function() return world.read(self.folder .. "/tools.ready") or task.sleep(0.1) end, 60)
+    elseif not self.loaded[name] then
+      local output, code = self:sh(("ctr -n k8s.io images import %s/%s.tar"):format(quote(kube.build(name)), name))
+      assert(code == 0, output)
+      self.loaded[name] = true
+    end
+  end
+
+  --- What one of its programs wrote: "node", "apiserver", "kubelet", "cloud", "manager", "containerd"…
+  function Cluster:log(program)
+    return world.read(("%s/log/%s"):format(self.folder, program)) or ""
+  end
+
+  local function pid_of(cluster, program)
+    return tonumber(world.read(("%s/%s.pid"):format(cluster.folder, program)) or "")
+  end
+
+  --- Ends the API server at once and for now: who calls is refused.
+  ---@async
+  function Cluster:stop_apiserver()
+    world.write(self.folder .. "/apiserver.hold", "")
+    local pid = pid_of(self, "apiserver")
+    self:sh(("kill -KILL %d"):format(pid))
+    world.wait_until("the API server's end", function()
+      return select(2, self:sh(("kill -0 %d"):format(pid))) ~= 0
+    end, 60)
+  end
+
+  ---@async
+  function Cluster:start_apiserver()
+    os.remove(self.folder .. "/apiserver.hold")
+    world.wait_until("the API server", function()
+      return self:try { "get", "--raw", "/readyz" } == "ok" or task.sleep(0.2)
+    end, 120)
+  end
+
+  --- Every connection to it is cut; about 7 s later it answers again.
+  ---@async
+  function Cluster:restart_apiserver()
+    self:stop_apiserver()
+    self:start_apiserver()
+  end
+
+  --- A kubeconfig that goes through a relay before the API server.
+  ---@param relay world.Relay
+  ---@return string path
+  function Cluster:kubeconfig_through(relay)
+    local path = world.folder("kubeconfig") .. "/config"
+    local text = world.read(self.kubeconfig)
+    world.write(path, (text:gsub("server: %S+", ("server: https://%s:%d\n    tls-server-name: kubernetes"):format(
+      relay.address, relay.port))))
+    return path
+  end
+
+  ---@async
+  function Cluster:stop()
+    running[self.name] = nil
+    self.leash:stop()
+    world.must("rm -rf --one-file-system " .. self.folder)
+  end
+
+  Cluster.__close = Cluster.stop
+end
