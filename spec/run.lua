@@ -3,8 +3,8 @@
 --     build/runbook lua spec/run.lua FILE or directory... [busted's options]
 --
 -- JOBS files run at once, by default as many as there are processors, the longest first: by how long each took the last time,
--- which BUILD/spec.times tells. Those of ALONE follow one by one. Each has a home of its own, and no longer than
--- RUNBOOK_SPEC_FILE_SECONDS (default 1200). What a file printed is shown when it has ended, and only if it failed; one file
+-- which BUILD/spec.times tells. Those that share the clusters take turns; those of ALONE follow one by one. Each has a home of its
+-- own, and no longer than RUNBOOK_SPEC_FILE_SECONDS (default 1200). What a file printed is shown when it has ended, and only if it failed; one file
 -- alone is shown as it goes. The last line is always "N passed, N failed"; a file that crashes or hangs has failed.
 
 local gate = require "runbook.core.gate"
@@ -101,7 +101,7 @@ local function start(file, options, log)
   local home = world.folder "home"
   return assert(gate.call("change", process.open, {
     argv = { "sh", "-c", [[exec "$@" >"$0" 2>&1 </dev/null]], log, world.runbook, "lua", "spec/one.lua", file, table.unpack(options) },
-    env = { HOME = home, XDG_CACHE_HOME = os.getenv "XDG_CACHE_HOME" or (os.getenv "HOME" or "/root") .. "/.cache" },
+    env = { HOME = home, RUNBOOK_SUITE = world.kube.suite(), XDG_CACHE_HOME = os.getenv "XDG_CACHE_HOME" or (os.getenv "HOME" or "/root") .. "/.cache" },
   }))
 end
 
@@ -153,17 +153,26 @@ end
 
 local function run_all(files, options)
   local jobs = math.max(1, math.tointeger(tonumber(os.getenv "JOBS")) or tonumber(world.must "nproc"))
-  local results, crowd, alone = {}, {}, {}
+  local results, crowd, turns, alone = {}, {}, {}, {}
+  longest_first(files)
   for _, file in ipairs(files) do
-    table.insert(ALONE[file] and alone or crowd, file)
+    local shares = (world.read(file) or ""):find "world%.kube"
+    table.insert(ALONE[file] and alone or shares and turns or crowd, file)
   end
-  longest_first(crowd)
   local function run(file)
     local r = run_file(file, options, #files == 1)
     say(r, #files == 1)
     results[#results + 1] = r
   end
-  task.each(crowd, { limit = jobs }, run)
+  local workers = {}
+  for i = 1, jobs do
+    workers[i] = function()
+      while #crowd > 0 or (i == 1 and #turns > 0) do
+        run(table.remove(i == 1 and #turns > 0 and turns or crowd, 1))
+      end
+    end
+  end
+  task.all(workers)
   task.each(alone, { limit = 1 }, run)
   return results
 end

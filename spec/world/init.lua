@@ -115,7 +115,8 @@ end
 
 --- Start a command that ends with the suite at the latest.
 ---@param argv string[]  empty: only `at_end` matters
----@param options { log?: string, at_end?: string, env?: string }?  at_end: a shell line
+---@param options { log?: string, at_end?: string, env?: string, owner?: integer }?  at_end: a shell line; owner: the
+---        process it ends with, if not this one
 ---@return world.Leash
 function world.start(argv, options)
   options = options or {}
@@ -125,9 +126,17 @@ function world.start(argv, options)
     words[i] = world.quote(word)
   end
   local pid = world.must(("%s setsid %s/world/leash %d %s %s </dev/null >%s 2>&1 & echo $!"):format(options.env or "",
-    world.build, world.pid, options.at_end and "-e " .. world.quote(options.at_end) or "",
+    world.build, options.owner or world.pid, options.at_end and "-e " .. world.quote(options.at_end) or "",
     table.concat(words, " "), world.quote(options.log or "/dev/null")))
-  return setmetatable({ pid = tonumber(pid), what = argv[1] or "the world" }, Leash)
+  return world.leash(tonumber(pid), argv[1] or "the world")
+end
+
+--- One that was started before, maybe by another process of the suite.
+---@param pid integer
+---@param what string
+---@return world.Leash
+function world.leash(pid, what)
+  return setmetatable({ pid = pid, what = what }, Leash)
 end
 
 local directory, guard

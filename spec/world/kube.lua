@@ -6,7 +6,8 @@
 ---     old:apply(manifest, ns)
 ---     old:kubectl { "-n", ns, "wait", "--for=condition=Ready", "pod/web" }
 ---
---- They serve all spec files of a suite: each makes namespaces of its own and restores what else it changes.
+--- They belong to the suite and not to a file of specs: a file takes its turn with them, until it ends, and finds
+--- them as the one before left them, but for the namespaces that one made.
 
 return function(world)
   local task = require "runbook.core.task"
@@ -26,8 +27,49 @@ return function(world)
   local Cluster = {}
   Cluster.__index = Cluster
 
-  local running = {} -- name: cluster
-  local parts, switch
+  local known = {} -- name: cluster
+  local suite, parts, turn
+
+  --- Whose clusters these are, for the environment of those that share them.
+  ---@return string
+  function kube.suite()
+    if not suite then
+      local pid, folder = (os.getenv "RUNBOOK_SUITE" or ""):match "^(%d+) (.+)$"
+      suite = pid and { pid = tonumber(pid), folder = folder, shared = true }
+        or { pid = world.pid, folder = world.folder "clusters" }
+    end
+    return ("%d %s"):format(suite.pid, suite.folder)
+  end
+
+  local function keep(path, record)
+    local lines = {}
+    for key, value in pairs(record) do
+      lines[#lines + 1] = ("%s=%s\n"):format(key, value)
+    end
+    world.write(path .. ".new", table.concat(lines))
+    assert(os.rename(path .. ".new", path))
+  end
+
+  -- What was kept, while the process it names lives.
+  local function kept(path)
+    local record = {}
+    for key, value in (world.read(path) or ""):gmatch "([^=\n]+)=([^\n]*)" do
+      record[key] = math.tointeger(tonumber(value)) or value
+    end
+    return record.leash and world.alive(record.leash) and record or nil
+  end
+
+  -- The other files wait; the kernel gives the lock back however we end.
+  local function take_turn()
+    if turn or not suite.shared then
+      return
+    end
+    local mark = world.folder "turn" .. "/mine"
+    turn = world.start { "flock", suite.folder .. "/turn", "sh", "-c", "echo > \"$0\"; exec sleep infinity", mark }
+    world.wait_until("our turn with the clusters", function()
+      return world.read(mark) or task.sleep(0.2)
+    end, 1100)
+  end
 
   --- Where the parts of kube/build.sh are; builds those that are not there.
   ---@param ... string
@@ -44,14 +86,19 @@ return function(world)
 
   -- A network between the nodes and this machine, of its own. The kernel takes an interface's name once, so that two
   -- suites never share a subnet, and takes the interface away with the namespace of its other end.
-  local function make_switch()
-    local leash = world.start { "unshare", "--net", "sh", "-c", "ip link add switch type bridge forward_delay 0 " ..
-      "&& ip link set switch up && exec sleep infinity" }
+  local function the_switch()
+    local path = suite.folder .. "/switch"
+    local there = kept(path)
+    if there then
+      return there
+    end
+    local leash = world.start({ "unshare", "--net", "sh", "-c", "ip link add switch type bridge forward_delay 0 " ..
+      "&& ip link set switch up && exec sleep infinity" }, { owner = suite.pid })
     local pid
     world.wait_until("a switch", function()
       pid = world.children(leash.pid)[1]
       return pid and select(2, world.sh(("nsenter -t %d -n ip link show switch up | grep -q UP"):format(pid))) == 0
-    end)
+    end, 60)
     for _ = 1, 250 do
       local number = math.random(1, 250)
       local link = "runbook" .. number
@@ -60,14 +107,15 @@ return function(world)
         local subnet = "198.18." .. number
         must(("ip address add %s.1/24 dev %s && ip link set %s up"):format(subnet, link, link))
         must(("nsenter -t %d -n ip link set machine master switch up"):format(pid))
-        return { leash = leash, pid = pid, subnet = subnet, nodes = 0 }
+        keep(path, { leash = leash.pid, pid = pid, subnet = subnet })
+        return kept(path)
       end
     end
     error "no subnet of 198.18.0.0/16 is free"
   end
 
   local function plug_in(cluster)
-    local wire = "node" .. cluster.number
+    local switch, wire = the_switch(), "node" .. cluster.number
     must(("nsenter -t %d -n ip link add %s type veth peer name eth0 netns %d"):format(switch.pid, wire, cluster.pid))
     must(("nsenter -t %d -n ip link set %s master switch up"):format(switch.pid, wire))
   end
@@ -75,7 +123,8 @@ return function(world)
   local function write_settings(cluster, cgroup)
     local lines = {}
     for _, pair in ipairs {
-      { "name", cluster.name }, { "address", cluster.address }, { "cgroup", cgroup }, { "pivot", must(("realpath %s/world/pivot"):format(world.build)) },
+      { "name", cluster.name }, { "address", cluster.address }, { "cgroup", cgroup },
+      { "pivot", must(("realpath %s/world/pivot"):format(world.build)) },
       { "programs", parts.programs }, { "tools", parts.tools }, { "images", parts.images },
     } do
       lines[#lines + 1] = ("%s=%s\n"):format(pair[1], quote(pair[2]))
@@ -83,33 +132,49 @@ return function(world)
     world.write(cluster.folder .. "/settings", table.concat(lines))
   end
 
+  -- Each has 32 addresses of the subnet; the first block is the machine's.
+  local function free_number()
+    local taken = {}
+    for record in must(("find %s -mindepth 2 -maxdepth 2 -name record"):format(suite.folder)):gmatch "[^\n]+" do
+      taken[(kept(record) or {}).number or 0] = true
+    end
+    for number = 1, 7 do
+      if not taken[number] then
+        return number
+      end
+    end
+    error "a suite has addresses for 7 clusters"
+  end
+
+  local function with_paths(record)
+    record.front = ("%s.%d"):format(record.subnet, record.number * 32 + 1)
+    record.kubeconfig = record.folder .. "/pki/kubeconfig"
+    record.port, record.loaded, record.mine = 6443, {}, {}
+    return setmetatable(record, Cluster)
+  end
+
   local function begin(name)
     assert(name:match "^[a-z][a-z0-9-]*$" and #name < 20, "a cluster's name is short and for DNS")
-    switch = switch or make_switch()
-    switch.nodes = switch.nodes + 1
-    assert(switch.nodes < 8, "a suite has addresses for 7 clusters")
-    local cluster = setmetatable({
-      name = name, number = switch.nodes, folder = world.folder("kube-" .. name), port = 6443,
-      address = ("%s.%d"):format(switch.subnet, switch.nodes * 32), loaded = {},
-    }, Cluster)
-    cluster.front = ("%s.%d"):format(switch.subnet, switch.nodes * 32 + 1)
-    cluster.kubeconfig = cluster.folder .. "/pki/kubeconfig"
-    must(("cd %s && mkdir log var-log root volumes"):format(cluster.folder))
-    local cgroup = ("runbook-world-%d-%s"):format(world.pid, name)
-    write_settings(cluster, cgroup)
-    must(("spec/world/kube/pki.sh %s/pki %s %s"):format(cluster.folder, name, cluster.address))
-    cluster.leash = world.start({ must "pwd" .. "/spec/world/kube/node.sh", "outside", cluster.folder }, {
-      log = cluster.folder .. "/log/node",
+    local subnet, number = the_switch().subnet, free_number()
+    local record = { name = name, number = number, subnet = subnet, folder = suite.folder .. "/" .. name,
+      address = ("%s.%d"):format(subnet, number * 32) }
+    must(("rm -rf --one-file-system %s && mkdir %s && cd %s && mkdir log var-log root volumes"):format(
+      record.folder, record.folder, record.folder))
+    local cgroup = ("runbook-world-%d-%s"):format(suite.pid, name)
+    write_settings(record, cgroup)
+    must(("spec/world/kube/pki.sh %s/pki %s %s"):format(record.folder, name, record.address))
+    record.leash = world.start({ must "pwd" .. "/spec/world/kube/node.sh", "outside", record.folder }, {
+      log = record.folder .. "/log/node", owner = suite.pid,
       -- the kernel may still be busy with what was killed
       at_end = ("for i in 1 2 3 4 5; do find /sys/fs/cgroup -depth -type d -path '*/%s*' -exec rmdir {} + 2>/dev/null && break; sleep 1; done")
         :format(cgroup),
-    })
-    running[name] = cluster
-    return cluster
+    }).pid
+    keep(record.folder .. "/record", record)
+    return with_paths(record)
   end
 
   local function check(cluster)
-    if not cluster.leash:alive() then
+    if not world.alive(cluster.leash) then
       error(("cluster %s does not run (this needs root):\n%s"):format(cluster.name, cluster:log "node"), 0)
     end
   end
@@ -117,14 +182,13 @@ return function(world)
   local function finish(cluster)
     world.wait_until("the namespaces of " .. cluster.name, function()
       check(cluster)
-      return world.read(cluster.folder .. "/inside")
+      return world.read(cluster.folder .. "/inside") or task.sleep(0.05)
     end, 60)
-    cluster.pid = world.children(world.children(cluster.leash.pid)[1])[1]
+    cluster.pid = world.children(world.children(cluster.leash)[1])[1]
     plug_in(cluster)
     for _ = 1, 3000 do
       check(cluster)
       if world.read(cluster.folder .. "/up") then
-        cluster.uid = cluster:kubectl { "get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}" }
         return
       end
       task.sleep(0.1)
@@ -132,38 +196,74 @@ return function(world)
     error(("cluster %s: not up after 5 minutes:\n%s"):format(cluster.name, must(("tail -n 8 %s/log/*"):format(cluster.folder))))
   end
 
+  -- One that a file of specs before us started, whatever that did to it; nil when it does not run.
+  local function adopt(name)
+    local record = kept(("%s/%s/record"):format(suite.folder, name))
+    if not record or not world.read(record.folder .. "/up") then
+      return nil
+    end
+    local cluster = with_paths(record)
+    cluster.pid = world.children(world.children(cluster.leash)[1])[1]
+    cluster:start_apiserver()
+    return cluster
+  end
+
+  local function find_parts()
+    local programs, tools, images = kube.build("programs", "tools", "images")
+    parts = { programs = programs, tools = tools, images = images, kubectl = tools .. "/usr/bin/kubectl" }
+    kube.kubectl = parts.kubectl
+  end
+
   --- Clusters by these names: started where they do not run, all at once.
   ---@async
   ---@param ... string
   ---@return world.Cluster ...
   function kube.up(...)
+    kube.suite()
+    take_turn()
     if not parts then
-      local programs, tools, images = kube.build("programs", "tools", "images")
-      parts = { programs = programs, tools = tools, images = images, kubectl = tools .. "/usr/bin/kubectl" }
-      kube.kubectl = parts.kubectl
+      find_parts()
     end
     local clusters, begun = {}, {}
     for i, name in ipairs { ... } do
-      if not running[name] then
-        begun[#begun + 1] = begin(name)
+      local cluster = known[name] or adopt(name)
+      if not cluster then
+        cluster = begin(name)
+        begun[#begun + 1] = cluster
       end
-      clusters[i] = running[name]
+      clusters[i], known[name] = cluster, cluster
     end
     for _, cluster in ipairs(begun) do
       finish(cluster)
     end
+    for _, cluster in ipairs(clusters) do
+      cluster.uid = cluster.uid or cluster:kubectl { "get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}" }
+    end
     return table.unpack(clusters)
   end
 
-  --- End those that run.
+  --- Leave those of the suite to the next file, without what was made in them; end those that are our own.
   ---@async
   function kube.stop()
-    for _, cluster in pairs(running) do
-      cluster:stop()
+    if suite and suite.shared then
+      for _, cluster in pairs(known) do
+        for namespace in pairs(cluster.mine) do
+          cluster:try { "delete", "namespace", namespace, "--wait=false" }
+        end
+      end
+    elseif suite then
+      local records = must(("find %s -maxdepth 2 -name record; ls -d %s/switch 2>/dev/null || :"):format(suite.folder, suite.folder))
+      for path in records:gmatch "[^\n]+" do
+        local record = kept(path)
+        if record then
+          world.leash(record.leash, path):stop()
+        end
+      end
     end
-    if switch then
-      switch.leash:stop()
-      switch = nil
+    known = {}
+    if turn then
+      turn:stop()
+      turn = nil
     end
   end
 
@@ -206,23 +306,39 @@ return function(world)
 
   local namespaces = 0
 
-  --- A namespace of one's own, ready for pods.
+  -- A namespace that is ours and goes when we end, ready for pods.
+  local function make_namespace(cluster, name)
+    cluster:kubectl { "create", "namespace", name }
+    cluster.mine[name] = true
+    world.wait_until("the service account of " .. name, function()
+      return cluster:try { "-n", name, "get", "serviceaccount", "default", "-o", "jsonpath={.secrets[0].name}" } ~= "" or
+        task.sleep(0.1)
+    end, 60)
+  end
+
+  --- A namespace of one's own, ready for pods, until this file of specs ends.
   ---@async
   ---@param prefix string
   ---@return string
   function Cluster:namespace(prefix)
     namespaces = namespaces + 1
-    local name = ("%s-%d"):format(prefix, namespaces)
-    self:kubectl { "create", "namespace", name }
-    world.wait_until("the service account of " .. name, function()
-      return self:try { "-n", name, "get", "serviceaccount", "default", "-o", "jsonpath={.secrets[0].name}" } ~= "" or
-        task.sleep(0.1)
-    end, 60)
+    local name = ("%s-%d-%d"):format(prefix, world.pid, namespaces)
+    make_namespace(self, name)
+    return name
+  end
+
+  --- The same by a name that matters. One that is still there goes first.
+  ---@async
+  ---@param name string
+  function Cluster:fresh_namespace(name)
+    self:kubectl { "delete", "namespace", name, "--ignore-not-found", "--timeout=120s" }
+    make_namespace(self, name)
     return name
   end
 
   --- The end of a namespace and of all in it begins; nobody waits for it.
   function Cluster:drop(namespace)
+    self.mine[namespace] = nil
     self:kubectl { "delete", "namespace", namespace, "--wait=false" }
   end
 
@@ -284,7 +400,7 @@ return function(world)
 
   ---@async
   function Cluster:start_apiserver()
-    os.remove(self.folder .. "/apiserver.hold")
+    os.remove(self.folder .. "/apiserver.hold") -- nothing to remove where it was never stopped
     world.wait_until("the API server", function()
       return self:try { "get", "--raw", "/readyz" } == "ok" or task.sleep(0.2)
     end, 120)
@@ -308,12 +424,11 @@ return function(world)
     return path
   end
 
+  --- Pull the plug. The next `up` starts another by that name.
   ---@async
   function Cluster:stop()
-    running[self.name] = nil
-    self.leash:stop()
-    world.must("rm -rf --one-file-system " .. self.folder)
+    known[self.name] = nil
+    world.leash(self.leash, "cluster " .. self.name):stop()
+    must("rm -rf --one-file-system " .. self.folder)
   end
-
-  Cluster.__close = Cluster.stop
 end
