@@ -429,8 +429,7 @@ local scale = effect.verb {
   summary = function(_, o) return ("scale %s to %d"):format(which.words(o), o.replicas) end,
   by_hand = function(self, o)
     local argv = which.argv(o, "scale")
-    argv[#argv + 1] = ("--replicas=%d"):format(o.replicas)
-    return self:by_hand(argv)
+    return self:by_hand(table.move({ "--replicas", tostring(o.replicas) }, 1, 2, #argv + 1, argv))
   end,
   inverse = function(self, o)
     local now = scale_of(self, o)

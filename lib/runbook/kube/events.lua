@@ -19,6 +19,13 @@ local function present(value)
   return value ~= nil and value ~= json.null and value or nil
 end
 
+--- A list in an object that may be missing or null, as parts of it may.
+---@return table
+function happened.list(part, key)
+  local value = type(part) == "table" and part[key]
+  return type(value) == "table" and value or {}
+end
+
 local function time_of(event)
   local series = present(event.series)
   return present(event.lastTimestamp) or series and present(series.lastObservedTime) or present(event.eventTime)
@@ -96,12 +103,12 @@ end
 function happened.trouble_of_pod(pod)
   local lines = {}
   local status = pod.status or {}
-  for _, condition in ipairs(status.conditions or {}) do
+  for _, condition in ipairs(happened.list(status, "conditions")) do
     if condition.type == "PodScheduled" and condition.status == "False" then
       lines[#lines + 1] = ("no node for it: %s"):format(condition.message or condition.reason or "?")
     end
   end
-  for _, list in ipairs { status.initContainerStatuses or {}, status.containerStatuses or {} } do
+  for _, list in ipairs { happened.list(status, "initContainerStatuses"), happened.list(status, "containerStatuses") } do
     for _, one in ipairs(list) do
       lines[#lines + 1] = trouble_of_container(one)
     end
@@ -152,7 +159,7 @@ end
 ---@return string[] lines
 function happened.why(self, object)
   local lines = {}
-  for _, condition in ipairs(object.status and object.status.conditions or {}) do
+  for _, condition in ipairs(happened.list(object.status, "conditions")) do
     if condition.status ~= "True" and present(condition.message) and condition.message ~= "" then
       lines[#lines + 1] = ("%s is %s: %s"):format(condition.type, condition.status, condition.message)
     end

@@ -6,6 +6,7 @@
 local cluster = require "runbook.kube.cluster"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
+local happened = require "runbook.kube.events"
 local options = require "runbook.options"
 local retry = require "runbook.retry"
 local task = require "runbook.task"
@@ -121,7 +122,7 @@ local function has_ended(self, o)
   elseif pod == nil or pod.status.phase == "Succeeded" or pod.status.phase == "Failed" or o.previous then
     return true
   end
-  for _, list in ipairs { pod.status.containerStatuses or {}, pod.status.initContainerStatuses or {} } do
+  for _, list in ipairs { happened.list(pod.status, "containerStatuses"), happened.list(pod.status, "initContainerStatuses") } do
     for _, one in ipairs(list) do
       if (o.container == nil or one.name == o.container) and one.state.running then
         return false

@@ -19,7 +19,7 @@ local Cluster = cluster.Cluster
 
 local reads = {}
 
-reads.page = 250 -- objects in one answer
+reads.page = 500 -- objects in one answer
 
 local RESTARTS = 5 -- of one list
 

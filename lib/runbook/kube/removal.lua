@@ -111,8 +111,7 @@ local function verb_of(name, class, inverse)
     summary = function(_, o) return "delete " .. which.words(o) end,
     by_hand = function(self, o)
       local argv = which.argv(o, "delete")
-      argv[#argv + 1] = "--cascade=" .. o.propagation:lower()
-      return self:by_hand(argv)
+      return self:by_hand(table.move({ "--cascade", o.propagation:lower() }, 1, 2, #argv + 1, argv))
     end,
     preview = function(self, o)
       return { before = look(self, o) and "there" or "not there", after = "gone" }

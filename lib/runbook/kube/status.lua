@@ -101,7 +101,7 @@ end
 
 -- Nothing was done where the server says that somebody may come again.
 local function kind_of(code, answer, said, wait)
-  local text = said.message ~= json.null and said.message or ""
+  local text = said.message or ""
   if code == "InternalError" and text:find("etcdserver", 1, true) then
     return "lost"
   elseif code == "InternalError" and text:find("field not declared in schema", 1, true) then
@@ -124,11 +124,14 @@ local HINTS = {
 ---@return runbook.Error
 function status.error(said, o)
   local answer = o.answer
+  for _, key in ipairs { "reason", "message", "details", "metadata" } do
+    said[key] = said[key] ~= json.null and said[key] or nil
+  end
   local code = said.reason or reason_of_code[answer.status] or "HTTP" .. answer.status
   local wait = retry_after(answer, said.details)
   local owners = owners_of(said.details)
   local rule = code == "Forbidden" and status.missing_rule(said.message or "")
-  local message = said.message ~= nil and said.message ~= json.null and said.message ~= "" and cut(said.message)
+  local message = said.message and said.message ~= "" and cut(said.message)
     or ("answers %d"):format(answer.status)
   if #owners > 0 then
     message = ("%s; `force = true` takes the fields over"):format(table.concat(owners, "; "))

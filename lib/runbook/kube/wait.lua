@@ -26,7 +26,7 @@ local check_wait = which.declare_one("cluster:wait", {
 })
 
 local function condition_of(object, name)
-  for _, condition in ipairs(object.status and object.status.conditions or {}) do
+  for _, condition in ipairs(happened.list(object.status, "conditions")) do
     if condition.type == name then
       return condition
     end
