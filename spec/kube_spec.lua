@@ -1,4 +1,4 @@
--- What there is in a cluster, and how it changes: the same of a real and of a fake one.
+-- What there is in a cluster, and how it changes: the same of a real and of a fake one. The real one is of world.kube.
 
 local clusters = require "spec.support.clusters"
 local discovery = require "runbook.kube.discovery"
@@ -461,6 +461,28 @@ for peer_name in pairs(clusters.both) do
     end)
   end)
 end
+
+describe("A watch of a real cluster", function()
+  it("goes on when the API server is killed and comes back", function()
+    local peer = peers["a real cluster"]
+    local c, ns = peer.cluster, peer:namespace "restart"
+    c:create(config_map(ns, "before", {}))
+    local told, restart = {}, nil
+    c:watch({ "ConfigMap", namespace = ns, fields = "metadata.name!=kube-root-ca.crt", timeout = 180 }, function(event, object)
+      told[#told + 1] = event .. (object and " " .. object.metadata.name or "")
+      if event == "SYNCED" then
+        restart = task.spawn(function()
+          peer.real:restart_apiserver()
+          c:delete { "cm", "before", namespace = ns, wait = false }
+          c:create(config_map(ns, "after", {}))
+        end)
+      end
+      return object and object.metadata.name == "after" and true or nil
+    end)
+    assert.is_true((task.join(restart)))
+    assert.same({ "ADDED before", "SYNCED", "DELETED before", "ADDED after" }, told)
+  end)
+end)
 
 describe("Between two clusters,", function()
   it("an object is copied without what belongs to where it was, as a whole or some keys of it", function()

@@ -10,6 +10,7 @@ local clusters = {}
 ---@field cluster runbook.Cluster
 ---@field image string   has sh, echo, sleep
 ---@field fake? world.FakeKube
+---@field real? world.Cluster
 local Peer = {}
 Peer.__index = Peer
 
@@ -19,6 +20,9 @@ local n = 0
 ---@param prefix string
 ---@return string
 function Peer:namespace(prefix)
+  if self.real then
+    return self.real:namespace(prefix)
+  end
   n = n + 1
   local name = ("%s-%d-%d"):format(prefix, world.pid, n)
   self.cluster:create { apiVersion = "v1", kind = "Namespace", metadata = { name = name } }
@@ -75,9 +79,6 @@ end
 ---@async
 ---@return spec.Cluster
 function clusters.real()
-  if os.getenv "KW" then
-    return peer("a real cluster", { kubeconfig = os.getenv "KW", image = "busybox:kw" })
-  end
   local real = world.kube.up "old"
   return peer("a real cluster", { kubeconfig = real.kubeconfig, image = "world/busybox:1", real = real })
 end
