@@ -95,6 +95,7 @@ local special = {
   ["dns.update"] = function() return { { address = "127.0.0.1", port = 1, zone = ".", lines = "update delete x." } } end,
   ["file.open"] = function() return { folder .. "/open", "w" } end,
   ["http.request"] = function() return { { method = "POST", url = "http://127.0.0.1:1/" } } end,
+  ["manifest.census"] = function() return { { directory = folder } } end,
   ["manifest.compare"] = function() return { folder, "home" } end,
   ["manifest.keep"] = function() return { { directory = folder, into = folder, units = {} } } end,
   ["manifest.request"] = function() return { { directory = folder, side = "source" } } end,

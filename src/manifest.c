@@ -29,8 +29,8 @@ each(int directory, bool (*fn)(int directory, const char *file, void *arg), void
 }
 
 /* The same from a path, with the job's failure. */
-static void
-each_of(struct manifest_job *job, const char *path, bool (*fn)(int directory, const char *file, void *arg))
+void
+manifest_each(struct manifest_job *job, const char *path, bool (*fn)(int directory, const char *file, void *arg))
 {
 	int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (directory < 0 || !each(directory, fn, job))
@@ -75,7 +75,7 @@ manifest_request_run(struct manifest_job *job)
 	struct buffer nothing = { 0 };
 	put_bytes(&q->out, q->head.bytes, q->head.length);
 	if (!q->fresh)
-		each_of(job, q->directory, request_unit);
+		manifest_each(job, q->directory, request_unit);
 	put_frame(&q->out, SCAN_GO, &nothing);
 	if (q->out.failed || q->head.failed)
 		manifest_fail_errno(&job->failure, ENOMEM, "request");
@@ -134,7 +134,7 @@ void
 manifest_units_run(struct manifest_job *job)
 {
 	struct manifest_units *u = (struct manifest_units *)job;
-	each_of(job, u->directory, list_unit);
+	manifest_each(job, u->directory, list_unit);
 	if (u->count && !job->failure.code)
 		qsort(u->list, u->count, sizeof *u->list, by_name);
 }
@@ -216,7 +216,7 @@ forget_unit(int directory, const char *file, void *arg)
 void
 manifest_forget_run(struct manifest_job *job)
 {
-	each_of(job, ((struct manifest_forget *)job)->directory, forget_unit);
+	manifest_each(job, ((struct manifest_forget *)job)->directory, forget_unit);
 }
 
 void

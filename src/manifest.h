@@ -106,6 +106,31 @@ struct manifest_compare {
 void manifest_compare_run(struct manifest_job *job);
 void manifest_compare_release(struct manifest_job *job);
 
+/* For each manifest of a directory until `fn`, which is given the job, says no. */
+void manifest_each(struct manifest_job *job, const char *path, bool (*fn)(int directory, const char *file, void *job));
+
+/* manifest_census.c: names of the source that a file system of certain limits would not hold as they are. */
+
+enum census_kind {
+	CENSUS_PIPE, CENSUS_SOCKET, CENSUS_DEVICE, CENSUS_SYMLINK,
+	CENSUS_LONG_NAME, CENSUS_LONG_PATH, CENSUS_NOT_UTF8, CENSUS_CASE, CENSUS_LARGE,
+	CENSUS_LINKED,		/* its other names are in other units; examples come in pairs */
+	CENSUS_LINKED_OUT,	/* they are out of the tree, or left out */
+	CENSUS_KINDS,
+};
+struct census;
+struct manifest_census {
+	struct manifest_job job;
+	char *directory;
+	size_t name_max, path_max, base;	/* base: of the path the units are in; 0: no limit */
+	uint64_t size_max;
+	bool folds, utf8;			/* the target does not tell case, takes UTF-8 only */
+	struct census *state;
+	struct manifest_kind kinds[CENSUS_KINDS];
+};
+void manifest_census_run(struct manifest_job *job);
+void manifest_census_release(struct manifest_job *job);
+
 /* manifest_kept.c: what was known of units at some moment, and what somebody else has changed since. */
 
 struct manifest_keep {

@@ -210,6 +210,19 @@ function work:next() end
 ---@return string? code
 function work:settle(unit) end
 
+--- Names of the source, of all units, that a file system of these limits would not hold as they are, by kind: "pipe",
+--- "socket", "device", "symlink", "long name", "long path", "not UTF-8", "case" (another name of its directory differs in
+--- letter case only), "large", "linked" (other names of the inode are in other units; examples come in pairs) and
+--- "linked out" (they are out of the tree, or left out). Kinds of which there are none are not in it.
+---
+---Permit: read
+---@async
+---@param options { directory: string, name_max?: integer, path_max?: integer, base?: integer, size_max?: integer, folds?: boolean, utf8?: boolean }  in bytes; base: of the path the units are in; folds, utf8: the target does not tell case, takes UTF-8 only
+---@return table<string, { count: integer, examples: string[] }>? kinds
+---@return string? message
+---@return string? code
+function manifest.census(options) end
+
 --- How both sides of a unit differ as far as is known.
 ---
 ---Permit: read

@@ -211,4 +211,85 @@ function human.rows(rows, width, indent)
   return lines
 end
 
+local function width_of(text)
+  return utf8.len(text) or #text
+end
+
+-- The widest column gives way until all fit; none gets narrower than its longest word could be read in.
+local LEAST = 10
+
+local function fit(widths, room)
+  local sum = 0
+  for _, w in ipairs(widths) do
+    sum = sum + w + 2
+  end
+  while sum - 2 > room do
+    local widest = 1
+    for i, w in ipairs(widths) do
+      widest = w > widths[widest] and i or widest
+    end
+    if widths[widest] <= LEAST then
+      return
+    end
+    widths[widest], sum = widths[widest] - 1, sum - 1
+  end
+end
+
+local function split(word, width)
+  local parts = {}
+  while width_of(word) > width do
+    local at = (utf8.offset(word, width + 1) or width + 1) - 1
+    parts[#parts + 1], word = word:sub(1, at), word:sub(at + 1)
+  end
+  parts[#parts + 1] = word
+  return parts
+end
+
+local function cell_lines(text, width)
+  local lines = {}
+  for _, line in ipairs(human.wrap(text, width)) do
+    local parts = split(line, width)
+    table.move(parts, 1, #parts, #lines + 1, lines)
+  end
+  return lines
+end
+
+--- A table with a head, broken into columns that fit.
+---@param columns string[]
+---@param rows any[][]  strings and numbers
+---@param width integer
+---@param indent? integer  default 3
+---@return string[] lines
+function human.table(columns, rows, width, indent)
+  local margin, widths, texts, lines = (" "):rep(indent or 3), {}, { columns }, {}
+  for i, row in ipairs(rows) do
+    texts[i + 1] = {}
+    for j = 1, #columns do
+      texts[i + 1][j] = math.type(row[j]) == "integer" and human.count(row[j]) or tostring(row[j] == nil and "" or row[j])
+    end
+  end
+  for j in ipairs(columns) do
+    widths[j] = 0
+    for _, row in ipairs(texts) do
+      widths[j] = math.max(widths[j], width_of(row[j]))
+    end
+  end
+  fit(widths, width - #margin)
+  for _, row in ipairs(texts) do
+    local cells, height = {}, 1
+    for j, text in ipairs(row) do
+      cells[j] = cell_lines(text, widths[j])
+      height = math.max(height, #cells[j])
+    end
+    for k = 1, height do
+      local words = {}
+      for j, cell in ipairs(cells) do
+        words[j] = (cell[k] or "") .. (" "):rep(widths[j] - width_of(cell[k] or ""))
+      end
+      lines[#lines + 1] = (margin .. table.concat(words, "  ")):gsub("%s+$", "")
+    end
+  end
+  return lines
+end
+
 return human

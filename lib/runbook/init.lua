@@ -64,7 +64,8 @@ function rb.step(id, title, opts, body)
 end
 
 --- Declare checks: groups of { title, function }. All run at every start and every resume, and all findings are shown
---- together; what a check returns is good to know, what it raises stops the run.
+--- together; what a check returns is good to know, what it raises stops the run. It returns a text, a text with a table
+--- (`{ text =, table = }`, see events.table), or a list of these.
 ---@param id string
 ---@param title string
 ---@param ... table[]

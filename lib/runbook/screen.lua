@@ -356,6 +356,22 @@ handlers.check = function(self, e)
   end
 end
 
+handlers.table = function(self, e)
+  self:close_checks()
+  if self.quiet then
+    return
+  end
+  local rows = {}
+  for i, row in ipairs(e.rows) do
+    rows[i] = {}
+    for j, value in ipairs(row) do
+      rows[i][j] = type(value) == "string" and self:clean(value) or value
+    end
+  end
+  self:say(self:clean(e.title), e)
+  self:block(human.table(e.columns, rows, math.max(60, self.width()), 3))
+end
+
 handlers.say = function(self, e)
   if not self.quiet then
     for line in (self:clean(e.text) .. "\n"):gmatch("(.-)\n") do

@@ -27,10 +27,10 @@ return function(world)
 
   --- Show a directory a second time, slowly.
   ---@async
-  ---@param o { from: string, at: string, machine?: world.Machine, microseconds?: integer, threads?: integer, cache?: number }
+  ---@param o { from: string, at: string, machine?: world.Machine, microseconds?: integer, threads?: integer, cache?: number, poor?: boolean }
   --- `at` is made when it is not there and may be `from`. With `machine` both are paths there. `microseconds`: of each
   --- call, default 1000. `threads`: calls that wait together, default 128. `cache`: seconds the kernel believes what it
-  --- was told, default 0.
+  --- was told, default 0. `poor`: two cases of a name are one, names have at most 100 bytes, and there are no xattrs.
   ---@return world.SlowDirectory
   function world.slowfs(o)
     assert(world.read "/proc/filesystems":find("\tfuse\n", 1, true) and select(2, world.sh "test -c /dev/fuse") == 0,
@@ -44,6 +44,7 @@ return function(world)
       argv[#argv + 1] = "-n"
       argv[#argv + 1] = tostring(o.machine.pid)
     end
+    argv[#argv + 1] = o.poor and "-p" or nil
     argv[#argv + 1] = o.from
     argv[#argv + 1] = o.at
     local slow = setmetatable({ at = o.at, machine = o.machine, path = o.machine and o.machine:path(o.at) or o.at }, Slow)

@@ -6,9 +6,10 @@
  *     runbook-far send ROOT             work on stdin -> work with contents on stdout
  *     runbook-far receive ROOT          that on stdin -> what became of it on stdout
  *     runbook-far clean ROOT            removes what a receiver that was killed left behind
+ *     runbook-far limits ROOT           what its file system can hold, a line each; ROOT need not be there yet
  *
  * It is linked static and stands alone.  It never leaves ROOT: every path is walked component by component, and no
- * symlink is followed.  scan, prove and send only read.
+ * symlink is followed.  scan, prove, send and limits only read.
  */
 #ifndef RUNBOOK_FAR_H
 #define RUNBOOK_FAR_H
@@ -37,6 +38,7 @@ struct far_options {
 
 int far_scan(const struct far_options *o, bool clean);
 int far_prove(const struct far_options *o);
+int far_limits(const struct far_options *o);
 int far_send(const struct far_options *o);
 int far_receive(const struct far_options *o);
 

@@ -219,7 +219,7 @@ main(int argc, char **argv)
 		return 0;
 	}
 	if (argc < 3)
-		far_die(EX_USAGE, "usage: runbook-far scan|prove|send|receive|clean ROOT [OPTION]...");
+		far_die(EX_USAGE, "usage: runbook-far scan|prove|send|receive|clean|limits ROOT [OPTION]...");
 	o.root = argv[2];
 	for (int i = 3; i < argc; i++)
 		if (!parse_option(&o, argv[i]))
@@ -233,6 +233,8 @@ main(int argc, char **argv)
 		return far_scan(&o, false);
 	if (strcmp(argv[1], "clean") == 0)
 		return far_scan(&o, true);
+	if (strcmp(argv[1], "limits") == 0)
+		return far_limits(&o);
 	need_proc();
 	if (strcmp(argv[1], "prove") == 0)
 		return far_prove(&o);
@@ -240,5 +242,5 @@ main(int argc, char **argv)
 		return far_send(&o);
 	if (strcmp(argv[1], "receive") == 0)
 		return far_receive(&o);
-	far_die(EX_USAGE, "%s: scan, prove, send, receive or clean", argv[1]);
+	far_die(EX_USAGE, "%s: scan, prove, send, receive, clean or limits", argv[1]);
 }

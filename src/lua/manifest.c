@@ -527,6 +527,7 @@ static const luaL_Reg shard_methods[] = {
 };
 
 static const luaL_Reg functions[] = {
+	{ "census",    manifest_l_census },
 	{ "compare",   l_compare },
 	{ "distrust",  l_distrust },
 	{ "forget",    l_forget },

@@ -27,6 +27,7 @@ void *manifest_push_job(lua_State *L, size_t size, const char *what, void (*run)
 int manifest_start_job(lua_State *L);
 
 /* manifest_kept.c */
+int manifest_l_census(lua_State *L);
 int manifest_l_keep(lua_State *L);
 int manifest_l_strangers(lua_State *L);
 

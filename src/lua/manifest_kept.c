@@ -1,4 +1,4 @@
-/* manifest_kept.c - the part of "runbook.core.manifest" that is about manifests as they were; see ../manifest_kept.c. */
+/* manifest_kept.c - the part of "runbook.core.manifest" that only looks: see ../manifest_kept.c and ../manifest_census.c. */
 #include "manifest.h"
 
 #include <string.h>
@@ -53,5 +53,43 @@ manifest_l_keep(lua_State *L)
 		manifest_names_add(&k->units, name, length);
 		lua_pop(L, 1);
 	}
+	return manifest_start_job(L);
+}
+
+static int
+push_census(lua_State *L, struct manifest_job *job)
+{
+	static const char *const kinds[CENSUS_KINDS] = {
+		"pipe", "socket", "device", "symlink", "long name", "long path", "not UTF-8", "case", "large", "linked", "linked out",
+	};
+	const struct manifest_census *c = (struct manifest_census *)job;
+	lua_newtable(L);				/* census */
+	for (int i = 0; i < CENSUS_KINDS; i++) {
+		if (c->kinds[i].count == 0)
+			continue;
+		manifest_push_kind(L, &c->kinds[i]);	/* census kind */
+		lua_setfield(L, -2, kinds[i]);
+	}
+	return 1;
+}
+
+/* census{...} -> kinds */
+int
+manifest_l_census(lua_State *L)
+{
+	luaL_checktype(L, 1, LUA_TTABLE);
+	const char *directory = manifest_text(L, 1, "directory", NULL);
+	lua_Integer name_max = manifest_integer(L, 1, "name_max", 0), path_max = manifest_integer(L, 1, "path_max", 0);
+	lua_Integer base = manifest_integer(L, 1, "base", 0), size_max = manifest_integer(L, 1, "size_max", 0);
+	bind_permit(L, PERMIT_READ);
+	struct manifest_census *c = manifest_push_job(L, sizeof *c, "census of a source", manifest_census_run, manifest_census_release,
+	                                              push_census);
+	c->directory = manifest_copy(L, directory, strlen(directory));
+	c->name_max = (size_t)name_max;
+	c->path_max = (size_t)path_max;
+	c->base = (size_t)base;
+	c->size_max = (uint64_t)size_max;
+	c->folds = manifest_flag(L, 1, "folds");
+	c->utf8 = manifest_flag(L, 1, "utf8");
 	return manifest_start_job(L);
 }

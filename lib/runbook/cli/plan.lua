@@ -45,6 +45,20 @@ local function parameter_rows(book)
   return rows
 end
 
+local function table_lines(t, width)
+  local rows = {}
+  for i, row in ipairs(t.rows) do
+    rows[i] = {}
+    for j, value in ipairs(row) do
+      rows[i][j] = type(value) == "string" and clean(value) or value
+    end
+  end
+  local lines = human.table(t.columns, rows, width, 4)
+  table.insert(lines, 1, "")
+  table.insert(lines, 2, "  " .. clean(t.title))
+  return lines
+end
+
 local function finding_lines(checks, width)
   local lines = { ("  checks: %d good, %d to know, %d stop"):format(checks.good, #checks.know, #checks.stop) }
   local function add(mark, one, text)
@@ -57,6 +71,12 @@ local function finding_lines(checks, width)
   end
   for _, one in ipairs(failure.fold(checks.stop)) do
     add("x", one, one.text)
+  end
+  for _, one in ipairs(checks.know) do
+    if one.table then
+      local more = table_lines(one.table, width)
+      table.move(more, 1, #more, #lines + 1, lines)
+    end
   end
   return lines
 end

@@ -6,6 +6,7 @@ local pass = require "runbook.copier.pass"
 local record = require "runbook.copier.record"
 local rsync = require "runbook.copier.rsync"
 local scan = require "runbook.copier.scan"
+local survival = require "runbook.copier.survival"
 local units = require "runbook.units"
 
 local preflight = {}
@@ -193,17 +194,6 @@ local function names(pair)
   end
 end
 
-local function kinds(_, look)
-  local know, total = {}, look.survey.total
-  if total.special > 0 then
-    know[#know + 1] = ("%s pipes, sockets or devices are copied as what they are"):format(units.count(total.special))
-  end
-  if total.linked > 0 then
-    know[#know + 1] = ("%s names are hardlinks; they stay together within a home, not across homes"):format(units.count(total.linked))
-  end
-  return know
-end
-
 local function the_route(pair, look)
   return pair:route(look).text
 end
@@ -223,7 +213,7 @@ function preflight.checks(pair)
     { "both servers answer and have what a copy needs", tools }, { "source and target are two directories", two_directories },
     { "the source is all there and can be read", source_is_whole }, { "the target is empty, or filled by us", target_is_ours },
     { "what is copied", size }, { "the target has room", room }, { "owners", owners }, { "clocks", clocks }, { "names", names },
-    { "pipes, devices, hardlinks", kinds }, { "the two ends reach each other", the_route },
+    { "what will not be the same", survival.check }, { "the two ends reach each other", the_route },
   } do
     list[#list + 1] = { row[1], function() return row[2](pair, pair:look()) end }
   end

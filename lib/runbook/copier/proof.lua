@@ -4,6 +4,7 @@ local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local human = require "runbook.human"
+local json = require "runbook.json"
 local meter = require "runbook.copier.meter"
 local pass = require "runbook.copier.pass"
 local patterns = require "runbook.copier.patterns"
@@ -184,6 +185,16 @@ function proof.verify(pair)
     units.count(t.files), units.size(t.bytes), #left > 0 and (", %d left out on purpose"):format(#left) or ""))
 end
 
+-- What the checks said will not be the same; nothing when nobody looked.
+local function not_kept(pair)
+  local rows = record.survival(pair)
+  local list = rows and json.array {} or nil
+  for i, row in ipairs(rows or {}) do
+    list[i] = { what = row[1], count = row[2], example = row[3], happens = row[4], advice = row[5] }
+  end
+  return list
+end
+
 -- What can be said of all of them.
 local function lowest(total)
   if total.units == 0 or total.sent + total.left > 0 then
@@ -210,7 +221,7 @@ function proof.receipts(pair)
   end
   return {
     schema = 1, from = tostring(pair.from), to = tostring(pair.to), owner = pair.owner, exclude = pair.exclude,
-    level = lowest(total), total = total, units = by_name,
+    level = lowest(total), total = total, units = by_name, not_kept = not_kept(pair),
     passes = record.passes(pair),
   }
 end

@@ -250,6 +250,28 @@ function record.add_pass(pair, row)
   end
 end
 
+--- Keep what the checks found that will not be the same on the target, for the receipts.
+---@async
+---@param pair table
+---@param rows any[][]
+function record.note_survival(pair, rows)
+  memory(pair).survival = rows
+  local j = journal()
+  if j then
+    j:set_meta("survival " .. pair.id, json.encode(rows, { lossy = true }))
+    j:commit()
+  end
+end
+
+--- What they found; nil when nobody looked.
+---@param pair table
+---@return any[][]?
+function record.survival(pair)
+  local j = journal()
+  local text = j and j.meta["survival " .. pair.id]
+  return text and json.decode(text) or memory(pair).survival
+end
+
 --- Keep what is known of a unit on the target. It joins the next commit.
 ---@param pair table
 ---@param unit string

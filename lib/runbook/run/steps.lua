@@ -150,13 +150,14 @@ local function say_check(check, outcome, text, err)
   events.emit { type = "check", title = check[1], outcome = outcome, text = text, error = err and errors.record(err) }
 end
 
-local function texts_of(value)
+-- What a check says: nothing, a text, a finding with a table ({ text =, table = }, see events.table), or a list of these.
+local function findings_of(value)
   if value == nil or value == true then
     return {}
-  elseif type(value) == "table" then
+  elseif type(value) == "table" and value.text == nil then
     return value
   end
-  return { tostring(value) }
+  return { value }
 end
 
 -- One broken thing may fail many checks: it is shown once, with their number.
@@ -193,19 +194,25 @@ function steps.run_checks(list, look)
     if not ok then
       add_stop(found, check, errors.from(value))
     else
-      local texts = texts_of(value)
-      found.good = found.good + (#texts == 0 and 1 or 0)
-      if #texts == 0 then
+      local list_of = findings_of(value)
+      found.good = found.good + (#list_of == 0 and 1 or 0)
+      if #list_of == 0 then
         say_check(check, "good")
       end
-      for _, text in ipairs(texts) do
-        found.know[#found.know + 1] = { title = check[1], text = text }
-        say_check(check, "know", text)
+      for _, one in ipairs(list_of) do
+        one = type(one) == "table" and one or { text = tostring(one) }
+        found.know[#found.know + 1] = { title = check[1], text = one.text, table = one.table }
+        say_check(check, "know", one.text)
       end
     end
   end
   for _, one in ipairs(found.stop) do
     say_check({ one.title }, "stop", tostring(one.error), one.error)
+  end
+  for _, one in ipairs(found.know) do
+    if one.table then
+      events.table(one.table)
+    end
   end
   return found
 end

@@ -17,8 +17,10 @@ slow_statfs(fuse_req_t req, fuse_ino_t number)
 	wait_as_a_server();
 	if (fstatvfs(fd_of(number), &st) != 0)
 		fuse_reply_err(req, errno);
-	else
+	else {
+		st.f_namemax = poor ? POOR_NAME : st.f_namemax;
 		fuse_reply_statfs(req, &st);
+	}
 }
 
 /* An attribute's value or the list of them, which came out as `length`. */
@@ -48,6 +50,10 @@ slow_getxattr(fuse_req_t req, fuse_ino_t number, const char *name, size_t size)
 		reply_value(req, value, size, length);
 		return;
 	}
+	if (poor) {
+		fuse_reply_err(req, EOPNOTSUPP);
+		return;
+	}
 	if (strcmp(name, "security.capability") != 0)	/* the kernel asks for it before each write; no file server is asked */
 		wait_as_a_server();
 	path_of(path, number);
@@ -60,6 +66,10 @@ slow_listxattr(fuse_req_t req, fuse_ino_t number, size_t size)
 {
 	char path[PATH], list[65536];
 
+	if (poor) {
+		fuse_reply_err(req, EOPNOTSUPP);
+		return;
+	}
 	wait_as_a_server();
 	path_of(path, number);
 	reply_value(req, list, size, listxattr(path, list, size < sizeof list ? size : sizeof list));
@@ -70,6 +80,10 @@ slow_setxattr(fuse_req_t req, fuse_ino_t number, const char *name, const char *v
 {
 	char path[PATH];
 
+	if (poor) {
+		fuse_reply_err(req, EOPNOTSUPP);
+		return;
+	}
 	wait_as_a_server();
 	path_of(path, number);
 	reply_done(req, setxattr(path, name, value, size, flags));
@@ -80,6 +94,10 @@ slow_removexattr(fuse_req_t req, fuse_ino_t number, const char *name)
 {
 	char path[PATH];
 
+	if (poor) {
+		fuse_reply_err(req, EOPNOTSUPP);
+		return;
+	}
 	wait_as_a_server();
 	path_of(path, number);
 	reply_done(req, removexattr(path, name));

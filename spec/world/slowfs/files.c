@@ -37,8 +37,14 @@ slow_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, st
 {
 	struct fuse_entry_param entry;
 	int fd, code;
+	char own[NAME];
 
 	wait_as_a_server();
+	name = kept(own, name);
+	if (name == NULL) {
+		fuse_reply_err(req, errno);
+		return;
+	}
 	umask(fuse_req_ctx(req)->umask);
 	fd = openat(fd_of(parent), name, (fi->flags & ~(O_APPEND | O_DIRECT)) | O_CREAT | O_NOFOLLOW | O_CLOEXEC, mode);
 	if (fd < 0) {

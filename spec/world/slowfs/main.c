@@ -1,7 +1,7 @@
 /*
  * main.c - slowfs: shows a directory a second time, with every metadata call taking as long as on a file server.
  *
- *     slowfs [-d MICROSECONDS] [-t THREADS] [-c SECONDS] [-n PID] DIRECTORY MOUNTPOINT
+ *     slowfs [-d MICROSECONDS] [-t THREADS] [-c SECONDS] [-n PID] [-p] DIRECTORY MOUNTPOINT
  *
  * What a file system is asked about names and inodes takes the delay (1000) longer; reading and writing contents does
  * not.  Calls wait next to each other, up to so many (128), as they do on NFS: only who asks one at a time is slow.
@@ -87,6 +87,8 @@ static const struct fuse_lowlevel_ops operations = {
 	.setxattr = slow_setxattr, .removexattr = slow_removexattr
 };
 
+bool poor;
+
 static int
 serve(const char *mountpoint, unsigned int threads)
 {
@@ -144,7 +146,7 @@ main(int argc, char *argv[])
 	descriptors = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (descriptors < 0)
 		die("/proc/self/fd");
-	while ((option = getopt(argc, argv, "d:t:c:n:")) >= 0) {
+	while ((option = getopt(argc, argv, "d:t:c:n:p")) >= 0) {
 		switch (option) {
 		case 'd':
 			microseconds = atol(optarg);
@@ -153,11 +155,12 @@ main(int argc, char *argv[])
 		case 't': threads = (unsigned int)atoi(optarg); break;
 		case 'c': cached = atof(optarg); break;
 		case 'n': enter(optarg); break;
+		case 'p': poor = true; break;
 		default: return 64;
 		}
 	}
 	if (argc - optind != 2) {
-		fputs("usage: slowfs [-d MICROSECONDS] [-t THREADS] [-c SECONDS] [-n PID] DIRECTORY MOUNTPOINT\n", stderr);
+		fputs("usage: slowfs [-d MICROSECONDS] [-t THREADS] [-c SECONDS] [-n PID] [-p] DIRECTORY MOUNTPOINT\n", stderr);
 		return 64;
 	}
 	files.rlim_cur = files.rlim_max = 1 << 20;	/* the kernel forgets inodes when it likes to */

@@ -1,4 +1,5 @@
 /* names.c - calls about names and inodes. */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -6,6 +7,20 @@
 #include <unistd.h>
 
 #include "slowfs.h"
+
+const char *
+kept(char name[static NAME], const char *given)
+{
+	size_t length = 0;
+
+	if (!poor)
+		return given;
+	for (; length < POOR_NAME && given[length]; length++)
+		name[length] = (char)tolower((unsigned char)given[length]);
+	name[length] = '\0';
+	errno = ENAMETOOLONG;
+	return given[length] ? NULL : name;
+}
 
 static void
 reply_found(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -28,7 +43,14 @@ reply_done(fuse_req_t req, int result)
 void
 slow_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
+	char own[NAME];
+
 	wait_as_a_server();
+	name = kept(own, name);
+	if (name == NULL) {
+		fuse_reply_err(req, errno);
+		return;
+	}
 	reply_found(req, parent, name);
 }
 
@@ -156,7 +178,14 @@ reply_made(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, int
 void
 slow_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
 {
+	char own[NAME];
+
 	wait_as_a_server();
+	name = kept(own, name);
+	if (name == NULL) {
+		fuse_reply_err(req, errno);
+		return;
+	}
 	umask(fuse_req_ctx(req)->umask);
 	reply_made(req, parent, name, mode, mknodat(fd_of(parent), name, mode, device));
 }
@@ -164,7 +193,14 @@ slow_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev
 void
 slow_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
+	char own[NAME];
+
 	wait_as_a_server();
+	name = kept(own, name);
+	if (name == NULL) {
+		fuse_reply_err(req, errno);
+		return;
+	}
 	umask(fuse_req_ctx(req)->umask);
 	reply_made(req, parent, name, S_IFDIR | mode, mkdirat(fd_of(parent), name, mode));
 }
@@ -172,14 +208,28 @@ slow_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 void
 slow_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
 {
+	char own[NAME];
+
 	wait_as_a_server();
+	name = kept(own, name);
+	if (name == NULL) {
+		fuse_reply_err(req, errno);
+		return;
+	}
 	reply_made(req, parent, name, S_IFLNK, symlinkat(target, fd_of(parent), name));
 }
 
 void
 slow_link(fuse_req_t req, fuse_ino_t number, fuse_ino_t parent, const char *name)
 {
+	char own[NAME];
+
 	wait_as_a_server();
+	name = kept(own, name);
+	if (name == NULL) {
+		fuse_reply_err(req, errno);
+		return;
+	}
 	if (linkat(fd_of(number), "", fd_of(parent), name, AT_EMPTY_PATH) != 0)
 		fuse_reply_err(req, errno);
 	else
@@ -189,20 +239,42 @@ slow_link(fuse_req_t req, fuse_ino_t number, fuse_ino_t parent, const char *name
 void
 slow_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
+	char own[NAME];
+
 	wait_as_a_server();
+	name = kept(own, name);
+	if (name == NULL) {
+		fuse_reply_err(req, errno);
+		return;
+	}
 	reply_done(req, unlinkat(fd_of(parent), name, 0));
 }
 
 void
 slow_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
+	char own[NAME];
+
 	wait_as_a_server();
+	name = kept(own, name);
+	if (name == NULL) {
+		fuse_reply_err(req, errno);
+		return;
+	}
 	reply_done(req, unlinkat(fd_of(parent), name, AT_REMOVEDIR));
 }
 
 void
 slow_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to, const char *new_name, unsigned int flags)
 {
+	char own[NAME], new_own[NAME];
+
 	wait_as_a_server();
+	name = kept(own, name);
+	new_name = kept(new_own, new_name);
+	if (name == NULL || new_name == NULL) {
+		fuse_reply_err(req, ENAMETOOLONG);
+		return;
+	}
 	reply_done(req, renameat2(fd_of(parent), name, fd_of(to), new_name, flags));
 }

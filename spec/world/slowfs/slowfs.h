@@ -45,6 +45,12 @@ void put_inode(struct inode *i, uint64_t lookups);
 
 void reply_done(fuse_req_t req, int result);
 
+/* -p: two cases of a name are one, names are short, and there are no xattrs, as on file systems of other worlds. */
+extern bool poor;
+enum { POOR_NAME = 100, NAME = 256 };
+/* A name as it is kept; NULL with errno when it is too long. */
+const char *kept(char name[static NAME], const char *given);
+
 /* What was just made belongs to who asked for it; the group of a setgid directory stays.  0, or -1 and errno. */
 int give_away(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
 
