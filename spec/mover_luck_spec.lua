@@ -279,6 +279,31 @@ describe("the mover", function()
         "No space left on device", "of 5 homes failed")
     end)
 
+    it("has no room even for the lock, or for the note that a pass is on", function()
+      new:must "mkdir -p /mnt/small && mount -t tmpfs -o size=4m,mode=755 small /mnt/small && mkdir /mnt/small/h"
+      local fill, path = "dd if=/dev/zero of=/mnt/small/filler bs=4k 2>/dev/null || :", "/mnt/small/h"
+      local function must_be_full(fn)
+        local err = select(2, pcall(fn))
+        assert.equal("full", errors.is(err) and err.kind, tostring(err))
+        assert.truthy(tostring(err):find("No space left on device", 1, true), tostring(err))
+      end
+      lab.must(function()
+        local homes = pair { to = to:dir(path) }
+        new:must(fill)
+        must_be_full(function() homes:bulk() end)
+        new:must "rm /mnt/small/filler"
+        homes:bulk()
+        old:must "echo more > /srv/homes/ann/more"
+        new:must(fill)
+        must_be_full(function() homes:converge { within = "1h" } end)
+        new:must "rm /mnt/small/filler"
+        homes:final()
+        homes:verify()
+      end)
+      must_be_done(path)
+      new:must "umount /mnt/small"
+    end)
+
     it("has no inodes left", function()
       old:must "cd /srv/homes/ann && mkdir many && cd many && seq 600 | xargs touch"
       case("mount -t tmpfs -o size=40m,nr_inodes=500,mode=755 small /mnt/small", "mount -o remount,nr_inodes=2000 /mnt/small", "full",

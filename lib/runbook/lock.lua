@@ -25,14 +25,15 @@ lock.trust_seconds = 40 -- the gate starts no change when the last renewal is ol
 
 -- $1 the lock's directory, $2 the run, $3 its holder in words. Answers "taken", or "held", age in seconds, run and holder.
 -- It is made aside and renamed, which fails where there is one: so none is ever seen, or left behind, without its holder.
+-- What is written goes through cat: a shell's own printf says "I/O error", whatever is wrong.
 local TAKE = [[
-mkdir "${1%/*}" 2>/dev/null
-[ -d "${1%/*}" ] || { echo "${1%/.runbook/lock}: No such file or directory" >&2; exit 1; }
-if [ "$(cat "$1/run" 2>/dev/null)" = "$2" ]; then printf '%s\n' "$3" > "$1/holder" && echo taken; exit; fi
+LC_ALL=C; export LC_ALL
+why=$(mkdir "${1%/*}" 2>&1) || [ -d "${1%/*}" ] || { echo "$why" >&2; exit 1; }
+if [ "$(cat "$1/run" 2>/dev/null)" = "$2" ]; then printf '%s\n' "$3" | cat > "$1/holder" && echo taken; exit; fi
 stage=$(mktemp -d "$1.XXXXXX") || exit 1
 trap 'rm -rf "$stage"' EXIT
 trap 'exit 1' HUP INT PIPE TERM
-printf '%s\n' "$2" > "$stage/run" && printf '%s\n' "$3" > "$stage/holder" && chmod 755 "$stage" || exit 1
+printf '%s\n' "$2" | cat > "$stage/run" && printf '%s\n' "$3" | cat > "$stage/holder" && chmod 755 "$stage" || exit 1
 if why=$(mv -T "$stage" "$1" 2>&1); then echo taken; exit; fi
 [ -e "$1/run" ] || { echo "$why" >&2; exit 1; }
 printf 'held %s\n' $(($(date +%s) - $(stat -c %Y "$1/holder"))); cat "$1/run" "$1/holder"
@@ -84,7 +85,7 @@ function directory.renew(place, path, run)
 end
 
 function directory.give(place, path, run)
-  place:sh(GIVE, path, run)
+  command.script(place, GIVE, { path, run }, { message = "unlocking " .. path, change = true })
 end
 
 function directory.by_hand(place, path, verb)

@@ -8,6 +8,7 @@
 ---
 --- Whoever finds the directory later, from whatever machine, can tell what is this pair's and what is not.
 
+local command = require "runbook.place.command"
 local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
@@ -98,14 +99,22 @@ function record.came_in_a_pass(known, at)
   return known.state == "open" and at >= tonumber(known.stamped)
 end
 
+-- Small writes on the target. What the system says of one that fails has the kind it has elsewhere (a full disk, a quota, a disk
+-- that cannot be written); a shell's own printf says "I/O error", whatever is wrong, so all goes through cat.
+local function write(dir, what, script, values, input)
+  table.insert(values, 1, dir.path)
+  command.script(dir.place, "LC_ALL=C; export LC_ALL\n" .. script, values, { message = what .. " " .. tostring(dir), stdin = input,
+    change = true })
+end
+
 -- $1 the directory, $2 the text of `pair` (kept as it is when there is one); the units come through stdin.
 local BEGIN = [[
 umask 077
 cd -P -- "$1" || exit 1
 mkdir -p .runbook && chmod 700 .runbook && cd .runbook || exit 1
-if [ ! -f pair ]; then printf '%s' "$2" >pair.new && mv pair.new pair || exit 1; fi
+if [ ! -f pair ]; then printf '%s' "$2" | cat >pair.new && mv pair.new pair || exit 1; fi
 touch units
-LC_ALL=C sort -u units - >units.new && mv units.new units]]
+sort -u units - >units.new && mv units.new units]]
 
 -- $1 the directory, $2 the token, $3 the state. Replaced whole, so that its ctime is that of the moment. What is open stays as old
 -- as it is: all that came since then may be ours. The pass is noted before it is closed, rather twice than not at all.
@@ -115,9 +124,9 @@ cd -P -- "$1/.runbook" || exit 1
 was= since=0
 if [ -f stamp ]; then read -r token was <stamp; since=$(stat -c %.9Z stamp); fi
 [ "$was $3" = "open open" ] && exit 0
-printf '%s\n' "$2 $3" >stamp.new || exit 1
+printf '%s\n' "$2 $3" | cat >stamp.new || exit 1
 if [ "$3" = closed ] && [ "$was" != closed ]; then
-  { cat passes 2>/dev/null; echo "$since $(stat -c %.9Z stamp.new)"; } >passes.new && mv passes.new passes || exit 1
+  { cat passes 2>/dev/null; echo "$since $(stat -c %.9Z stamp.new)"; } | cat >passes.new && mv passes.new passes || exit 1
 fi
 mv stamp.new stamp]]
 
@@ -130,7 +139,7 @@ record.stamp = effect.verb {
     return ("note in %s/.runbook that the pass %s"):format(dir.path, state == "open" and "is on" or "is over")
   end,
   by_hand = function(dir) return dir.place:by_hand { "vi", dir.path .. "/.runbook/stamp" } end,
-  body = function(dir, token, state) dir.place:sh(STAMP, dir.path, token, state) end,
+  body = function(dir, token, state) write(dir, "noting the pass in", STAMP, { token, state }) end,
 }
 
 --- Write down, before anything is copied, which units the pair puts there.
@@ -147,7 +156,7 @@ record.begin = effect.verb {
     end
     local run = task.context().run or "-"
     local text = ("source=%s\nempty=yes\nbegan=%s\nrun=%s\n"):format(source, units.timestamp(time.utc()), encode(run))
-    dir.place:sh(BEGIN, dir.path, text, { stdin = table.concat(words, "\n") .. (#words > 0 and "\n" or "") })
+    write(dir, "noting the homes in", BEGIN, { text }, table.concat(words, "\n") .. (#words > 0 and "\n" or ""))
   end,
 }
 
@@ -180,14 +189,14 @@ record.set_aside = effect.verb {
   summary = function(_, unit) return ("set %s aside: it is gone from the source"):format(unit) end,
   by_hand = function(dir, unit) return dir.place:by_hand { "mv", dir.path .. "/" .. unit, dir.path .. "/.runbook/gone/" } end,
   inverse = function(dir, unit) return { "sync.bring_back", dir, unit } end,
-  body = function(dir, unit, what) dir.place:sh(SET_ASIDE, dir.path, unit, what) end,
+  body = function(dir, unit, what) write(dir, "setting aside in", SET_ASIDE, { unit, what }) end,
 }
 
 effect.verb {
   name = "sync.bring_back", class = "change", repeatable = true, quiet = true,
   target = function(dir) return dir.place.name end,
   summary = function(_, unit) return ("bring %s back from .runbook/gone"):format(unit) end,
-  body = function(dir, unit) dir.place:sh(BRING_BACK, dir.path, unit) end,
+  body = function(dir, unit) write(dir, "bringing back in", BRING_BACK, { unit }) end,
 }
 
 local function journal()
