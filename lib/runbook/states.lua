@@ -22,6 +22,7 @@ local function machine(rows)
   return m
 end
 
+-- A run that changed nothing and was left for a week is rolled back by sweep, which has nothing to undo then.
 -- `recover` is what the next process does to something that a killed one left in the middle.
 states.run = machine {
   -- state               event        next                    resume          rollback      sweep

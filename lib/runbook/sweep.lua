@@ -1,4 +1,7 @@
 --- Removing what dead runs left behind: every obligation of every run that no process works on, and when asked the jobs of one.
+---
+--- Of all runs together, also: what is known of pairs that nobody needs any more, and runs that only looked, failed, and were
+--- never taken up again. Those are closed; what they said stays.
 
 local data = require "runbook.data"
 local effect = require "runbook.effect"
@@ -8,7 +11,10 @@ local failure = require "runbook.failure"
 local jobs = require "runbook.run.jobs"
 local obligation = require "runbook.obligation"
 local session = require "runbook.run.session"
+local states = require "runbook.states"
 local store = require "runbook.store"
+local time = require "runbook.core.time"
+local units = require "runbook.units"
 
 local sweep = {}
 
@@ -57,7 +63,45 @@ local function must_be_left(row)
   }
 end
 
---- Meet the obligations of runs that are not being worked on; with `jobs` end what a run left at work, first.
+local IDLE = 7 * 86400 -- seconds after which a run that only looked is not taken up again
+
+-- A run that changed nothing has nothing to undo: its rollback is over as soon as it has begun.
+local function close_idle(row)
+  local handle <close> = store.lock(row.name)
+  local j = store.journal(row.name)
+  j:move("run", "run", "rollback")
+  j:move("run", "run", "undone", { detail = "it changed nothing; closed by sweep" })
+  j:commit()
+  j:close()
+  return handle
+end
+
+local function sweep_idle(o)
+  for _, row in ipairs(store.list()) do
+    local age = time.utc() - (row.ended or time.utc())
+    if row.changed_nothing and not row.alive and states.gives_way(row.state) and age > IDLE then
+      events.emit { type = "leftover", run = row.name, kind = "run",
+        text = ("a run that only looked, %s %s ago"):format(row.state, units.duration(age)) }
+      if not o.dry_run then
+        close_idle(row)
+      end
+    end
+  end
+end
+
+local function sweep_pairs(o)
+  local kept = require "runbook.copier.pairs"
+  for _, one in ipairs(kept.unneeded()) do
+    events.emit { type = "leftover", run = "copies", kind = "pair",
+      text = ("what is known of %s: %s, last used %s ago; %s"):format(one.text, units.size(one.bytes), units.duration(one.age), one.why) }
+    if not o.dry_run then
+      kept.remove(one.id)
+    end
+  end
+end
+
+--- Meet the obligations of runs that are not being worked on; with `jobs` end what a run left at work, first. Without a name,
+--- close runs that only looked, a week after they failed, and forget pairs that nobody needs any more.
 ---@async
 ---@param o { name?: string, dry_run?: boolean, jobs?: boolean }
 ---@param with_session function
@@ -79,6 +123,10 @@ function sweep.sweep(o, with_session)
         left = left + (ok and n or math.max(1, #row.owes))
       end
     end
+  end
+  if not o.name then
+    sweep_idle(o)
+    sweep_pairs(o)
   end
   return left == 0 and 0 or failure.EXIT_ROLLBACK_INCOMPLETE
 end

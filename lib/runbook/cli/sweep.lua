@@ -1,4 +1,6 @@
---- `runbook sweep [RUN]`: remove what runs left that nobody works on any more.
+--- `runbook sweep [RUN]`: remove what runs left that nobody works on any more. Of all runs also what is known of pairs that no
+--- open run uses, 30 days after its last use or when somebody else has copied there since; and runs that only looked, a week after
+--- they failed, are closed.
 
 local arguments = require "runbook.arguments"
 

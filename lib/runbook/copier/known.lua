@@ -65,7 +65,9 @@ end
 function known.open(pair)
   local words = { name_of(pair.from), name_of(pair.to), pair.owner }
   table.move(pair.exclude, 1, #pair.exclude, 4, words)
-  local directory = store.pair(digest.sha256(table.concat(words, "\n")):sub(1, 16))
+  local id = digest.sha256(table.concat(words, "\n")):sub(1, 16)
+  local directory = store.pair(id)
+  record.note_use(id)
   return setmetatable({ pair = pair, directory = directory, state = read_state(directory .. "/state") }, known_mt)
 end
 
@@ -81,7 +83,8 @@ function Known:save()
   end
   table.sort(doubt)
   local text = json.encode({ version = VERSION, token = self.state.token, boot = self.state.boot, clean = clean, doubt = doubt,
-    doors = self.state.doors }, { sorted = true })
+    doors = self.state.doors, pair = self.pair.id, target = { place = self.pair.to.place:reference(), path = self.pair.to.path } },
+    { sorted = true, lossy = true })
   check("keep what is known of the pair", own(core.write, self.directory .. "/state", text, { mode = tonumber("600", 8) }))
 end
 

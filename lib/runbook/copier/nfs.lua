@@ -19,6 +19,7 @@ local route = require "runbook.copier.route"
 local task = require "runbook.task"
 local time = require "runbook.core.time"
 local units = require "runbook.units"
+require "runbook.ssh" -- it says who a place is, also of those that are none of its own
 
 local nfs = {}
 

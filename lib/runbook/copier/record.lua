@@ -222,6 +222,17 @@ function record.passes(pair)
   return text and json.decode(text) or {}
 end
 
+--- This run uses what is known of a pair: `runbook sweep` leaves it as long as the run is open.
+---@async
+---@param id string  see runbook.copier.known
+function record.note_use(id)
+  local j = journal()
+  if j and not j.meta["pair " .. id] then
+    j:set_meta("pair " .. id, "used")
+    j:commit()
+  end
+end
+
 --- What stands before the names of units in the journal. A unit that is done is never done again in its step, so each pass
 --- of a step, and each pair, needs names of its own; the first one gets the plain ones.
 ---@async
