@@ -4,7 +4,7 @@
 #   make test       build, then every spec            make test SPEC=spec/x_spec.lua JOBS=1
 #   make bench      measure, next to other tools      make lint
 #   make deps       every package, now                make install    PREFIX=/usr/local DESTDIR=
-#   make world-kube the specs' clusters, 7 minutes    make clean      SAN=1: ASan and UBSan, in build/san
+#   make world-kube the specs' clusters, 8 minutes    make clean      SAN=1: ASan and UBSan, in build/san
 #
 # Each target first installs what it needs and this machine lacks (src/deps.sh; DEPS=no: not).
 # CC, CPPFLAGS, CFLAGS, LDFLAGS, LDLIBS, PREFIX, DESTDIR and BUILD are the caller's; what the sources need is in RB_*.
@@ -144,7 +144,7 @@ AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 WORLD_CACHE := RUNBOOK_WORLD_CACHE=$(or $(RUNBOOK_WORLD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/runbook-world)
 
 world-kube: $(BUILD)/deps/WORLD
-	$(WORLD_CACHE) spec/world/kube/build.sh programs tools images
+	$(WORLD_CACHE) spec/world/kube/build.sh programs tools images hub
 
 demo: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
 	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) $(WORLD_CACHE) $(BUILD)/runbook lua spec/world/demo.lua

@@ -257,5 +257,6 @@ require("spec.world.slowfs")(world)
 require("spec.world.websocketd")(world)
 require("spec.world.trees")(world)
 require("spec.world.kube")(world)
+require("spec.world.hub")(world)
 
 return world

@@ -378,6 +378,15 @@ return function(world)
     end
   end
 
+  --- Make a folder of this machine an NFS share to the cluster, as if SERVER exported PATH.
+  ---@param server string
+  ---@param path string
+  ---@param folder string  where this machine has it
+  function Cluster:export(server, path, folder)
+    local file <close> = assert(io.open(self.folder .. "/exports", "a"))
+    assert(file:write(("%s:%s\t%s\n"):format(server, path, folder)))
+  end
+
   --- What one of its programs wrote: "node", "apiserver", "kubelet", "cloud", "manager", "containerd"…
   function Cluster:log(program)
     return world.read(("%s/log/%s"):format(self.folder, program)) or ""

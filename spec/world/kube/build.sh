@@ -29,7 +29,7 @@ sources_of() {
 	programs) printf '%s\n' "$here/programs.sh" "$here/all.go" ;;
 	tools) printf '%s\n' "$here/tools.sh" ;;
 	images) printf '%s\n' "$here/images.sh" "$here/image.py" ;;
-	hub) printf '%s\n' "$here/hub.sh" "$here/image.py" "$here"/hub/*.py ;;
+	hub) printf '%s\n' "$here/hub.sh" "$here/image.py" "$here/hub/server.py" ;;
 	*) die "no such part: $1" ;;
 	esac
 }

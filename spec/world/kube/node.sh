@@ -161,7 +161,9 @@ controllers() {
 	serve proxy kube-proxy --kubeconfig "$pki/proxy.conf" --hostname-override "$name-node" --proxy-mode iptables \
 		--cluster-cidr 10.244.0.0/16 --conntrack-max-per-core 0 --conntrack-min 0 \
 		--conntrack-tcp-timeout-established 0 --conntrack-tcp-timeout-close-wait 0
-	serve kubelet kubelet --config "$folder/kubelet.yaml" --kubeconfig "$pki/kubelet.conf" --root-dir "$folder/kubelet" \
+	mkdir -p "$folder/bin"
+	ln -sf "$here/mount.sh" "$folder/bin/mount"
+	serve kubelet env PATH="$folder/bin:$PATH" kubelet --config "$folder/kubelet.yaml" --kubeconfig "$pki/kubelet.conf" --root-dir "$folder/kubelet" \
 		--cert-dir "$pki" --container-runtime remote --container-runtime-endpoint unix:///run/containerd/containerd.sock \
 		--hostname-override "$name-node" --node-ip "$address"
 	serve cloud env -u LD_LIBRARY_PATH python3 "$here/cloud.py" "$folder" "$address"
