@@ -107,15 +107,17 @@ describe("a websocket", function()
   it("knows where what it reads ends, when a mark says so", function()
     local ws <close> = open(at("/echo", { channels = true }))
     local s <close> = ws:stream { read = 1, write = 1, mark = "--end-0123456789" }
+    local after <close> = ws:stream { read = 1, mark = "\n" }
     local more <close> = ws:stream { read = 2, write = 2, mark = "--end-0123456789" }
     assert(more:write "--end-01234")
     assert(s:write "some --end-012 bytes--end-")
-    assert.equal("some --end-", s:read())
-    assert(s:write "0123456789 and what nobody reads")
+    assert.equal("some --end-012 bytes", s:read()) -- what can be no mark does not wait
+    assert(s:write "0123456789 and what follows\nwhich nobody reads")
     assert(s:write "any more")
     local rest, code = all(s)
-    assert.equal("012 bytes", rest)
+    assert.equal("", rest)
     assert.is_nil(code)
+    assert.equal(" and what follows", (all(after)))
     assert(more:write "5678x")
     assert.equal("-", more:read(1)) -- it was none
     assert(more:write(string.rep("x", 100) .. "--end-01234567"))

@@ -57,8 +57,8 @@ struct websocket_stream_options {
 };
 
 /*
- * A stream of an open websocket.  Each channel has one reader at most, and all are to be made before the loop runs
- * again: what comes for a channel that has none is thrown away.  NULL: out of memory.
+ * A stream of an open websocket.  All are to be made before the loop runs again: what comes for a channel that has no
+ * reader is thrown away.  A second reader of a channel gets what follows the mark of the first.  NULL: out of memory.
  */
 struct stream *websocket_stream(struct websocket *ws, const struct websocket_stream_options *o);
 

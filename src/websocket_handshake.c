@@ -71,6 +71,26 @@ split_url(const char *url, const char **host, size_t *host_length, const char **
 	return *host_length > 0 && memchr(*host, '@', *host_length) == NULL;
 }
 
+static bool
+has_host(const char *const *headers)
+{
+	for (; headers != NULL && *headers != NULL; headers++)
+		if (strncasecmp(*headers, "Host:", 5) == 0)
+			return true;
+	return false;
+}
+
+/* "Name: value", or "Name;" when the value is empty, as libcurl wants it. */
+static bool
+add_header(struct bytes *b, const char *line)
+{
+	size_t length = strlen(line);
+
+	if (strchr(line, ':') == NULL && length > 0 && line[length - 1] == ';')
+		return bytes_append(b, line, length - 1) && add(b, ":\r\n");
+	return bytes_append(b, line, length) && add(b, "\r\n");
+}
+
 bool
 handshake_init(struct handshake *h, const char *url, const char *const *headers, const char *const *protocols,
                struct bytes *request)
@@ -83,13 +103,14 @@ handshake_init(struct handshake *h, const char *url, const char *const *headers,
 	if (!split_url(url, &host, &host_length, &path) || !make_key(h) || !join_protocols(h, protocols))
 		return false;
 	ok = add(request, "GET ") && (*path == '/' || add(request, "/")) && bytes_append(request, path, strcspn(path, "#")) &&
-	     add(request, " HTTP/1.1\r\nHost: ") && bytes_append(request, host, host_length) && add(request, "\r\n") &&
+	     add(request, " HTTP/1.1\r\n") &&
+	     (has_host(headers) || (add(request, "Host: ") && bytes_append(request, host, host_length) && add(request, "\r\n"))) &&
 	     add_line(request, "Connection", "Upgrade") && add_line(request, "Upgrade", "websocket") &&
 	     add_line(request, "Sec-WebSocket-Version", "13") && add_line(request, "Sec-WebSocket-Key", h->key) &&
 	     (h->protocols == NULL || add_line(request, "Sec-WebSocket-Protocol", h->protocols)) &&
 	     add_line(request, "User-Agent", "runbook");
 	for (; ok && headers != NULL && *headers != NULL; headers++)
-		ok = add(request, *headers) && add(request, "\r\n");
+		ok = add_header(request, *headers);
 	return ok && add(request, "\r\n");
 }
 

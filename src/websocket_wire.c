@@ -49,14 +49,25 @@ websocket_wire_fail(struct websocket_wire *w, const char *code, const char *form
 
 /* ---- inputs ---- */
 
+/* Of n bytes, how many at the end may be the beginning of the mark. */
+static size_t
+begun_mark(const struct websocket_input *i, size_t n)
+{
+	size_t most = i->mark_length > 0 ? i->mark_length - 1 : 0;
+	const char *end = bytes_first(&i->in) + n;
+
+	for (size_t k = n < most ? n : most; k > 0; k--)
+		if (memcmp(end - k, i->mark, k) == 0)
+			return k;
+	return 0;
+}
+
 size_t
 websocket_input_length(const struct websocket_input *i, bool over)
 {
 	size_t n = bytes_length(&i->in);
 
-	if (i->ended || over || i->mark_length == 0)
-		return n;
-	return n >= i->mark_length ? n - (i->mark_length - 1) : 0;
+	return i->ended || over || n == 0 ? n : n - begun_mark(i, n);
 }
 
 void
@@ -66,44 +77,67 @@ websocket_input_used(struct websocket_input *i, size_t count)
 	i->searched = i->searched > count ? i->searched - count : 0;
 }
 
-/* The mark is searched for where it may have come to stand with the last bytes. */
-static void
+/* The mark is searched for where it may have come to stand with the last bytes.  Returns how many of those follow it. */
+static size_t
 find_mark(struct websocket_input *i)
 {
-	size_t n = bytes_length(&i->in);
+	size_t n = bytes_length(&i->in), rest;
 	char *found;
 
 	if (i->mark_length == 0 || n < i->mark_length)
-		return;
+		return 0;
 	found = memmem(bytes_first(&i->in) + i->searched, n - i->searched, i->mark, i->mark_length);
-	if (found != NULL) {
-		i->ended = true;
-		i->in.end = (size_t)(found - i->in.data);
-	} else {
+	if (found == NULL) {
 		i->searched = n - (i->mark_length - 1);
+		return 0;
 	}
+	rest = n - (size_t)(found - bytes_first(&i->in)) - i->mark_length;
+	i->ended = true;
+	i->in.end = (size_t)(found - i->in.data);
+	return rest;
+}
+
+/* What follows a mark is for the next who wanted this channel. */
+static struct websocket_input *
+input_of(struct websocket_wire *w, unsigned char channel)
+{
+	struct websocket_input *i = w->inputs;
+
+	while (i != NULL && (i->ended || (w->channels && i->channel != channel)))
+		i = i->next;
+	return i;
 }
 
 static void
 take(struct websocket_wire *w, const uint8_t *data, size_t length)
 {
-	struct websocket_input *i = w->current;
+	while (w->current != NULL && length > 0) {
+		struct websocket_input *i = w->current;
+		size_t rest;
 
-	if (i == NULL || i->ended)
-		return;
-	if (!bytes_append(&i->in, data, length)) {
-		websocket_wire_fail(w, "ENOMEM", "out of memory");
-		return;
+		if (!bytes_append(&i->in, data, length)) {
+			websocket_wire_fail(w, "ENOMEM", "out of memory");
+			return;
+		}
+		rest = find_mark(i);
+		w->full = w->full || bytes_length(&i->in) >= WEBSOCKET_BUFFER;
+		if (!i->ended)
+			return;
+		data += length - rest;
+		length = rest;
+		w->current = input_of(w, i->channel);
 	}
-	find_mark(i);
-	w->full = w->full || bytes_length(&i->in) >= WEBSOCKET_BUFFER;
 }
 
 void
 websocket_wire_want(struct websocket_wire *w, struct websocket_input *input)
 {
-	input->next = w->inputs;
-	w->inputs = input;
+	struct websocket_input **link = &w->inputs;
+
+	while (*link != NULL)
+		link = &(*link)->next;
+	input->next = NULL;
+	*link = input;
 }
 
 void
@@ -117,16 +151,6 @@ websocket_wire_unwant(struct websocket_wire *w, struct websocket_input *input)
 		*link = input->next;
 	if (w->current == input)
 		w->current = NULL;
-}
-
-static struct websocket_input *
-input_of(struct websocket_wire *w, unsigned char channel)
-{
-	struct websocket_input *i = w->inputs;
-
-	while (i != NULL && w->channels && i->channel != channel)
-		i = i->next;
-	return i;
 }
 
 /* ---- what libwslay calls ---- */

@@ -3,8 +3,8 @@
  * No sockets, no loop: bytes are read and written through two functions.
  *
  * A message is bytes of one input.  With channels the first byte of a message says which input; what comes for one that
- * nobody wants is thrown away.  An input may end at a mark: bytes that follow it are thrown away, and one that ends
- * before its mark came was cut.
+ * nobody wants is thrown away.  An input may end at a mark: what follows is for the next input of that channel, and one
+ * that ends before its mark came was cut.
  */
 #ifndef RUNBOOK_WEBSOCKET_WIRE_H
 #define RUNBOOK_WEBSOCKET_WIRE_H
@@ -43,7 +43,7 @@ void websocket_wire_free(struct websocket_wire *w);
 /* The input belongs to the caller, who takes it away before he frees it. */
 void websocket_wire_want(struct websocket_wire *w, struct websocket_input *input);
 void websocket_wire_unwant(struct websocket_wire *w, struct websocket_input *input);
-/* Bytes that can be read now: what may be the beginning of a mark waits.  over: nothing more comes. */
+/* Bytes that can be read now: what may be the beginning of the mark waits.  over: nothing more comes. */
 size_t websocket_input_length(const struct websocket_input *input, bool over);
 void websocket_input_used(struct websocket_input *input, size_t count);
 

@@ -40,6 +40,7 @@ function ws:protocol() end
 ---@field sized? boolean  before what is written go pieces' lengths: "262144\n"
 
 --- A stream over it. All streams are to be made at once after `connect`: what comes for a channel without one is thrown away.
+--- The second that reads a channel gets what follows the mark of the first.
 ---@param options runbook.core.websocket.stream
 ---@return runbook.stream
 function ws:stream(options) end

@@ -17,6 +17,7 @@ local place = require "runbook.place"
 local record = require "runbook.job.record"
 local retry = require "runbook.retry"
 local scripts = require "runbook.job.scripts"
+local shell = require "runbook.shell"
 local task = require "runbook.task"
 local time = require "runbook.core.time"
 local unknown = require "runbook.unknown"
@@ -125,14 +126,8 @@ local function look(self)
   return s
 end
 
-local names_of_signals = {
-  "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-}
-
--- A shell says 143 for "ended by TERM"; a command that exits with 143 by itself looks the same.
 local function outcome(s)
-  local signal = s.code > 128 and s.code <= 192 and (names_of_signals[s.code - 128] or tostring(s.code - 128)) or nil
-  return { status = s.code, signal = signal, full = s.full or nil }
+  return { status = s.code, signal = shell.signal_of(s.code), full = s.full or nil }
 end
 
 local function raise_lost(self, s)

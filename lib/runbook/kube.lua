@@ -18,6 +18,7 @@ require "runbook.kube.wait"
 require "runbook.kube.logs"
 require "runbook.kube.access"
 require "runbook.kube.lease"
+require "runbook.kube.container"
 
 local kube = {}
 

@@ -27,4 +27,15 @@ function shell.join(argv)
   return table.concat(words, " ")
 end
 
+local SIGNALS = {
+  "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
+}
+
+--- The signal that ended a command, by the status that a shell gives for it. One that exits with 143 by itself looks the same.
+---@param status integer
+---@return string?
+function shell.signal_of(status)
+  return status > 128 and status <= 192 and (SIGNALS[status - 128] or tostring(status - 128)) or nil
+end
+
 return shell

@@ -55,11 +55,42 @@ function places.by_ssh(o)
   return require("runbook.ssh").host(given)
 end
 
+local pods
+
+--- A server that speaks as Kubernetes does and runs what containers would on this machine; the same for a file of specs.
+---@async
+---@return world.Websocketd
+function places.pods()
+  if not pods or not pods.leash:alive() then
+    pods = world.websocketd { protocols = "v4.channel.k8s.io" }
+    world.write(pods.folder .. "/token", "t0ken-of-the-pods")
+  end
+  return pods
+end
+
+--- A cluster that is this server.
+---@param server world.Websocketd|{ url: string, ca: string? }
+---@param token string?
+---@return runbook.Cluster
+function places.cluster_of(server, token)
+  local path = world.folder "kubeconfig" .. "/config"
+  world.write(path, ([[
+apiVersion: v1
+kind: Config
+clusters: [{ name: it, cluster: { server: "%s" } }]
+users: [{ name: us, user: { token: %s } }]
+contexts: [{ name: pods, context: { cluster: it, user: us, namespace: rooms } }]
+current-context: pods
+]]):format(server.url, token or "t0ken-of-the-pods"))
+  return require("runbook.kube").cluster { kubeconfig = path, context = "pods" }
+end
+
 --- One of each kind: `{ name, function that makes the place }`.
 places.kinds = {
   { "here", function() return place.here end },
   { "busybox", busybox },
   { "ssh", function() return places.by_ssh() end },
+  { "container", function() return places.cluster_of(places.pods()):container { pod = "far" } end },
 }
 
 return places

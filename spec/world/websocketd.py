@@ -10,6 +10,7 @@ FOLDER/raw and then does nothing, and a line per request of pods to FOLDER/reque
     /cut?bytes=N               N bytes of channel 1, then the connection is reset
     /deaf                      reads nothing
     /refuse?status=S           no websocket: a Status in JSON
+    /pods, /deployments        where a path ends so or goes on: the JSON of FOLDER/pods or FOLDER/deployments
     /api/v1/namespaces/N/pods/P/exec?command=...        runs it here, as Kubernetes speaks: v4 and v5 of its channels
     /api/v1/namespaces/N/pods/P/portforward?ports=P     connects to that port here
 """
@@ -19,6 +20,7 @@ import http
 import json
 import os
 import pathlib
+import re
 import socket
 import ssl
 import struct
@@ -107,7 +109,8 @@ async def copy_in(ws, process):
 
 
 async def execute(ws, path, query):
-    if number(query, "lose"):
+    if query["command"][0] == "lose":  # as a kubelet that is killed
+        await ws.send(b"\1some of it")
         return
     try:
         process = await asyncio.create_subprocess_exec(
@@ -166,7 +169,7 @@ plain = {"/echo": echo, "/send": send, "/pieces": pieces, "/close": close, "/cut
 
 async def serve(ws, path):
     url = urllib.parse.urlsplit(path)
-    query = urllib.parse.parse_qs(url.query)
+    query = urllib.parse.parse_qs(url.query, keep_blank_values=True)
     if url.path.startswith("/api/"):
         with open(folder / "requests", "a") as f:
             f.write(path + "\n")
@@ -177,11 +180,19 @@ async def serve(ws, path):
 
 async def answer(path, headers):
     url = urllib.parse.urlsplit(path)
-    query = urllib.parse.parse_qs(url.query)
+    query = urllib.parse.parse_qs(url.query, keep_blank_values=True)
     if url.path == "/refuse":
         code = number(query, "status", 403)
         body = json.dumps({"kind": "Status", "status": "Failure", "code": code, "message": "not for you"}).encode()
-        return http.HTTPStatus(code), [("Content-Type", "application/json"), ("X-Seen", headers.get("Authorization", "nothing"))], body
+        return http.HTTPStatus(code), [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("X-Seen", headers.get("Authorization", "nothing"))], body
+    for name in ("pods", "deployments"):
+        if re.search(f"/{name}(/[^/]*)?$", url.path):
+            with open(folder / "requests", "a") as f:
+                f.write(path + "\n")
+            return http.HTTPStatus(200), [("Content-Type", "application/json")], (folder / name).read_bytes()
+    if (folder / "token").exists() and headers.get("Authorization") != "Bearer " + (folder / "token").read_text():
+        return http.HTTPStatus(401), [("Content-Type", "application/json")], json.dumps(
+            {"kind": "Status", "status": "Failure", "code": 401, "reason": "Unauthorized", "message": "Unauthorized"}).encode()
     return None
 
 

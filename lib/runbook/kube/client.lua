@@ -95,6 +95,16 @@ local function by_another_name(server, name)
   return ("https://%s:%s%s"):format(name, port, path), ("%s:%s:%s:%s"):format(name, port, host, port), authority
 end
 
+--- The URL that libcurl is to be given for an endpoint, where it leads then (nil: where it says), and the header Host if
+--- that is another.
+---@param e runbook.kube.Endpoint
+---@return string url
+---@return string? connect_to
+---@return string? authority
+function client.way(e)
+  return by_another_name(e.url, e.tls.server_name)
+end
+
 ---@class runbook.kube.Endpoint
 ---@field url string            of the server, without a slash at the end
 ---@field tls { ca: string?, cert: string?, key: runbook.secret?, server_name: string?, insecure: boolean? }
@@ -150,7 +160,7 @@ end
 
 -- One try with one endpoint; any answer.
 local function attempt(self, o, e)
-  local base, connect_to, authority = by_another_name(e.url, e.tls.server_name)
+  local base, connect_to, authority = client.way(e)
   local lasting = o.to ~= nil
   local answer, message, code = core.request {
     method = o.method, url = url.with_query(base .. o.path, o.query), headers = header_list(o, e, authority), body = o.body,
