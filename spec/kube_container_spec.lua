@@ -7,6 +7,7 @@ local json = require "dkjson"
 local place = require "runbook.place"
 local places = require "spec.support.places"
 local retry = require "runbook.retry"
+local task = require "runbook.core.task"
 local world = require "spec.world"
 
 local function raised(fn, ...)
@@ -200,6 +201,91 @@ describe("a container behind a bad network", function()
     local bytes, how, _, code = run { "lose" }
     assert.same({ "some of it", "ELOST" }, { bytes, code })
     assert.is_nil(how)
+  end)
+end)
+
+describe("a large file", function()
+  local server, relay, near, far, at
+  local SIZE = (9 << 20) + 12345
+
+  before_each(function()
+    server = world.websocketd { protocols = "v4.channel.k8s.io" }
+    relay = world.relay { to = server }
+    at = places.cluster_of({ url = ("http://%s:%d"):format(relay.address, relay.port) }):container { pod = "far" }
+    near, far = world.folder "near", world.folder "far"
+    world.must(("head -c %d /dev/urandom > %s/it"):format(SIZE, near))
+  end)
+
+  after_each(function()
+    relay:close()
+    server:close()
+  end)
+
+  -- The relay cuts again and again, each time after more bytes than there are in a block, until `fn` has done.
+  local function under_cuts(cuts, fn)
+    local cutter = task.spawn(function()
+      for i = 1, cuts do
+        local passed = relay:passed()
+        local before = passed.there + passed.back
+        relay:cut((1 << 20) + math.random(700000) * i % 900000)
+        world.wait_until("a cut", function()
+          local now = relay:passed()
+          return now.there + now.back - before > 1 << 20
+        end, 60)
+      end
+    end)
+    fn()
+    cutter:cancel()
+    task.join_all { cutter }
+  end
+
+  local function must_be_same(name)
+    world.must(("cmp %s/it %s"):format(near, name))
+  end
+
+  local function leftovers()
+    return world.sh(("find %s %s -name '*.rb~*'"):format(near, far))
+  end
+
+  it("goes there and back in one piece, and leaves nothing else", function()
+    at:put(near .. "/it", far .. "/it", { mode = "640" })
+    must_be_same(far .. "/it")
+    assert.equal(tonumber("640", 8), at:stat(far .. "/it").mode)
+    at:get(far .. "/it", near .. "/back")
+    must_be_same(near .. "/back")
+    world.must(("chmod 600 %s/it && echo other > %s/other && chmod 604 %s/other"):format(near, far, far))
+    at:put(near .. "/it", far .. "/other")
+    must_be_same(far .. "/other")
+    assert.equal(tonumber("604", 8), at:stat(far .. "/other").mode)
+    assert.equal("", leftovers())
+  end)
+
+  it("arrives whole though the connection is cut again and again", function()
+    under_cuts(6, function() at:put(near .. "/it", far .. "/it") end)
+    must_be_same(far .. "/it")
+    assert.is_true(relay:passed().there < 2.5 * SIZE, "it went on, and did not begin again")
+    under_cuts(6, function() at:get(far .. "/it", near .. "/back") end)
+    must_be_same(near .. "/back")
+    assert.equal("", leftovers())
+  end)
+
+  it("goes on with what an earlier process has left, if that is right", function()
+    world.must(("head -c 5000000 %s/it > %s/back.rb~"):format(near, near))
+    at:put(near .. "/it", far .. "/it")
+    local before = relay:passed().back
+    at:get(far .. "/it", near .. "/back")
+    must_be_same(near .. "/back")
+    assert.is_true(relay:passed().back - before < SIZE - 3000000)
+    world.must(("rm %s/back; head -c 5000000 /dev/urandom > %s/back.rb~"):format(near, near))
+    at:get(far .. "/it", near .. "/back")
+    must_be_same(near .. "/back")
+  end)
+
+  it("is told of in words when there is no room, or no file", function()
+    local small <close> = world.filesystem { size = "4M", kind = "tmpfs" }
+    assert.equal("full", raised(at.put, at, near .. "/it", small.path .. "/it").kind)
+    assert.equal("missing", raised(at.get, at, far .. "/none", near .. "/back").kind)
+    assert.equal("missing", raised(at.put, at, near .. "/it", far .. "/none/it").kind)
   end)
 end)
 

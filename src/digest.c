@@ -357,6 +357,7 @@ digest_key_fini(struct digest_key *k)
 struct digest_file {
 	uv_work_t work;
 	char *path;
+	unsigned long long from, length;	/* of it; what is behind its end is not missed */
 	struct digest_file_result result;
 	atomic_bool abandoned;
 	bool finished;			/* the loop's own */
@@ -373,10 +374,14 @@ read_all(struct digest_file *f, int fd, EVP_MD_CTX *context)
 	if (buffer == NULL)
 		return ENOMEM;
 	errno = 0;
-	while (!atomic_load(&f->abandoned) &&
-	       ((n = read(fd, buffer, READ_SIZE)) > 0 || (n < 0 && errno == EINTR))) {
-		if (n < 0)
+	while (!atomic_load(&f->abandoned)) {
+		unsigned long long left = f->length - f->result.size;
+
+		n = left == 0 ? 0 : read(fd, buffer, left < READ_SIZE ? (size_t)left : READ_SIZE);
+		if (n < 0 && errno == EINTR)
 			continue;
+		if (n <= 0)
+			break;
 		EVP_DigestUpdate(context, buffer, (size_t)n);
 		f->result.size += (unsigned long long)n;
 	}
@@ -399,6 +404,8 @@ work(uv_work_t *request)
 	context = EVP_MD_CTX_new();
 	if (context == NULL || EVP_DigestInit_ex(context, EVP_sha256(), NULL) != 1) {
 		f->result.error = ENOMEM;
+	} else if (f->from > 0 && lseek(fd, (off_t)f->from, SEEK_SET) < 0) {
+		f->result.error = errno;
 	} else {
 		f->result.error = read_all(f, fd, context);
 		EVP_DigestFinal_ex(context, f->result.digest, NULL);
@@ -428,13 +435,16 @@ after_work(uv_work_t *request, int status)
 }
 
 struct digest_file *
-digest_file_start(uv_loop_t *loop, const char *path, void (*done)(void *arg), void *arg)
+digest_file_start(uv_loop_t *loop, const char *path, unsigned long long from, unsigned long long length,
+                  void (*done)(void *arg), void *arg)
 {
 	struct digest_file *f = calloc(1, sizeof *f);
 
 	if (f == NULL)
 		return NULL;
 	f->work.data = f;
+	f->from = from;
+	f->length = length;
 	f->done = done;
 	f->arg = arg;
 	if ((f->path = strdup(path)) == NULL || uv_queue_work(loop, &f->work, work, after_work) != 0) {

@@ -47,7 +47,7 @@ void digest_key_fini(struct digest_key *k);	/* overwrites the private half */
 /* "SHA256:..." of a public key's bytes. */
 void digest_fingerprint(const void *blob, size_t length, char out[64]);
 
-/* The SHA-256 of a file, on the thread pool. */
+/* The SHA-256 of a file, or of a part of it, on the thread pool. */
 struct digest_file;
 
 struct digest_file_result {
@@ -56,8 +56,9 @@ struct digest_file_result {
 	unsigned long long size;
 };
 
-/* Calls done(arg) once, from the loop.  NULL: out of memory. */
-struct digest_file *digest_file_start(uv_loop_t *loop, const char *path, void (*done)(void *arg), void *arg);
+/* Of `length` bytes at most, from byte `from` on.  Calls done(arg) once, from the loop.  NULL: out of memory. */
+struct digest_file *digest_file_start(uv_loop_t *loop, const char *path, unsigned long long from, unsigned long long length,
+                                      void (*done)(void *arg), void *arg);
 const struct digest_file_result *digest_file_result(const struct digest_file *f);
 void digest_file_free(struct digest_file *f);	/* also abandons it: done is not called after this */
 

@@ -356,8 +356,20 @@ do_statfs(struct file_request *r)
 static int
 do_open(struct file_request *r)
 {
-	r->answer.fd = open(r->path, r->command.flags | O_CLOEXEC, r->command.mode >= 0 ? r->command.mode : 0666);
-	return r->answer.fd < 0 ? -1 : 0;
+	int fd = open(r->path, r->command.flags | O_CLOEXEC, r->command.mode >= 0 ? r->command.mode : 0666);
+	off_t from = (off_t)r->command.from;
+	int error;
+
+	if (fd < 0)
+		return -1;
+	if (from >= 0 && ((r->command.flags & O_APPEND) ? ftruncate(fd, from) : lseek(fd, from, SEEK_SET)) < 0) {
+		error = errno;
+		close(fd);
+		errno = error;
+		return -1;
+	}
+	r->answer.fd = fd;
+	return 0;
 }
 
 static int

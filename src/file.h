@@ -42,6 +42,7 @@ struct file_command {
 	size_t length, limit;
 	int mode;		/* -1: as it is, or as the umask has it */
 	int flags;
+	long long from;		/* open to read: the first byte; to append: where the file is cut off before */
 	bool whole;
 };
 

@@ -51,10 +51,12 @@ function digest.sha256(bytes, raw) end
 ---@async
 ---@param path string
 ---@param raw? boolean  bytes, not hex
+---@param from? integer    the first byte that counts, 0
+---@param length? integer  how many do; all that follow
 ---@return string? digest
----@return integer|string size  or the message
+---@return integer|string size  of what was read, or the message
 ---@return string? code
-function digest.sha256_file(path, raw) end
+function digest.sha256_file(path, raw, from, length) end
 
 --- Both alphabets, with or without padding.
 ---@param text string

@@ -61,14 +61,15 @@ function file.lstat(path) end
 ---@return true?, string?, string?
 function file.mkdir(path, options) end
 
---- A stream over the file: read it, write it new, or append to it. A write waits until the file has it.
+--- A stream over the file: read it, write it new, or append to it. A write waits until the file has it. With `from`, what is
+--- read begins at that byte, and what is appended to is cut off there.
 ---
 ---Permit: read
 ---Permit: change, unless `how` is "r"
 ---@async
 ---@param path string
 ---@param how? "r"|"w"|"a"
----@param options? { mode?: integer }
+---@param options? { mode?: integer, from?: integer }
 ---@return runbook.stream?, string?, string?
 function file.open(path, how, options) end
 

@@ -219,19 +219,23 @@ file_finish(lua_State *L, struct task_op *op)
 	return 2;
 }
 
-/* sha256_file(path [, raw]) -> digest, size | nil, message, code */
+/* sha256_file(path [, raw [, from [, length]]]) -> digest, size | nil, message, code */
 static int
 l_sha256_file(lua_State *L)
 {
 	const char *path = bind_path(L, 1);
+	lua_Integer from = luaL_optinteger(L, 3, 0), length = luaL_optinteger(L, 4, LUA_MAXINTEGER);
 	struct file_op *x;
 
+	luaL_argcheck(L, from >= 0, 3, "is negative");
+	luaL_argcheck(L, length >= 0, 4, "is negative");
 	bind_permit(L, PERMIT_READ);
 	lua_settop(L, 2);
 	x = lua_newuserdatauv(L, sizeof *x, 0);		/* path raw op */
 	*x = (struct file_op){ .op = { .finish = file_finish, .cancel = file_release, .what = "sha256 of a file" } };
 	luaL_setmetatable(L, FILE_MT);
-	x->file = digest_file_start(host_loop(host_of(L)), path, bind_wake, &x->op);
+	x->file = digest_file_start(host_loop(host_of(L)), path, (unsigned long long)from, (unsigned long long)length, bind_wake,
+	                            &x->op);
 	if (x->file == NULL)
 		return luaL_error(L, "out of memory");
 	return task_await(L, &x->op);

@@ -271,6 +271,8 @@ l_open(lua_State *L)
 
 	c.flags = flags[how];
 	c.mode = option_mode(L, 3);
+	option(L, 3, "from");
+	c.from = luaL_optinteger(L, -1, -1);
 	return start(L, &c, how == 0 ? PERMIT_READ : PERMIT_CHANGE, push_stream);
 }
 

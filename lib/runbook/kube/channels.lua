@@ -26,7 +26,7 @@ local function basic(e)
   return { "Authorization", { "Basic ", secret.base64(both) } }
 end
 
-local function attempt(cluster, o, e, protocols)
+local function attempt(o, e, protocols)
   local base, connect_to, authority = client.way(e)
   local headers = table.move(e.headers, 1, #e.headers, 1, {})
   if e.basic then
@@ -59,10 +59,10 @@ end
 function channels.open(cluster, o)
   local protocols = o.v4 and { V4 } or { V5, V4 }
   local e = cluster:endpoint()
-  local ws, message, code, details = attempt(cluster, o, e, protocols)
+  local ws, message, code, details = attempt(o, e, protocols)
   if not ws and code == "EREFUSED" and details.status == 401 and cluster.client:refused(e) then
     e = cluster:endpoint()
-    ws, message, code, details = attempt(cluster, o, e, protocols)
+    ws, message, code, details = attempt(o, e, protocols)
   end
   if not ws then
     raise_refused(cluster, o, e, message, code, details)

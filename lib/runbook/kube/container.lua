@@ -10,6 +10,7 @@
 local cluster = require "runbook.kube.cluster"
 local errors = require "runbook.errors"
 local exec = require "runbook.kube.exec"
+local files = require "runbook.kube.files"
 local options = require "runbook.options"
 local place = require "runbook.place"
 
@@ -161,9 +162,9 @@ end
 
 --- What a place wants of its backend.
 ---@async
-function Backend:open(argv, o)
+function Backend:open(argv)
   return at_target(self, function(at)
-    local child, message, code = exec.open(at, argv, { reads = not o.change })
+    local child, message, code = exec.open(at, argv, { reads = true }) -- whether it may change anything was asked before
     if not child then
       return nil, message, code
     end
@@ -173,9 +174,9 @@ end
 
 --- A command as it is, for those who mind the ends themselves.
 ---@async
-function Backend:open_bare(argv, o)
+function Backend:open_bare(argv)
   return at_target(self, function(at)
-    return watched(self, exec.bare(at, argv, { reads = not o.change }))
+    return watched(self, exec.bare(at, argv, { reads = true }))
   end)
 end
 
@@ -200,6 +201,8 @@ function Backend:reference()
     selector = o.selector, container = o.container, name = o.name,
   }
 end
+
+Backend.put, Backend.get, Backend.large = files.put, files.get, files.large
 
 -- ---- handles ----
 

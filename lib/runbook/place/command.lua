@@ -4,8 +4,8 @@
 ---
 ---     backend:open(argv, { change = })    -> a child with stdin() stdout() stderr() wait() close(); or nil, message, code
 ---
---- (and `give_up()`, if hanging up on a command that does not answer is more than closing it),
---- plus `by_hand(argv)`, the same as a line for a person, and `reference()`. Everything else is here and in place/files.lua.
+--- (and `give_up()`, if hanging up on a command that does not answer is more than closing it; `put` with `large`, and `get`, if it
+--- has a way of its own for files, see kube/files.lua), plus `by_hand(argv)`, the same as a line for a person, and `reference()`. Everything else is here and in place/files.lua.
 ---
 --- A command shows that it lives by what it prints and what it reads. One that does neither for long is said to, and given up
 --- in the end: what reads is tried again then, and of a change nobody knows.

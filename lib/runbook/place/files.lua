@@ -310,6 +310,9 @@ verbs.put = effect.verb {
   end,
   body = function(self, path, from, o)
     local st = errors.check("here", "reading " .. from, file.stat(from))
+    if self.backend.put and st.size >= self.backend.large then
+      return self.backend.put(self, path, from, o)
+    end
     local input <close> = errors.check("here", "reading " .. from, file.open(from))
     raw_write(self, path, input, st.size, o)
   end,
@@ -409,7 +412,12 @@ verbs.get = effect.verb {
           { by_words = true, message = "reading " .. path })
       end
     end
-    local ok, err = pcall(copy)
+    local ok, err
+    if self.backend.get then
+      ok, err = pcall(self.backend.get, self, path, stage)
+    else
+      ok, err = pcall(copy)
+    end
     if not ok then
       pcall(file.unlink, stage)
       error(err, 0)
