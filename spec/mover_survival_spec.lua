@@ -5,6 +5,75 @@ local world = require "spec.world"
 
 local json = require "runbook.json"
 
+local function check(homes, title)
+  for _, one in ipairs(homes:checks()) do
+    if one[1] == title then
+      return one[2]()
+    end
+  end
+end
+
+describe("a quota at the target", function()
+  local servers, old, new
+
+  setup(function()
+    servers = lab.servers()
+    old, new = servers.old, servers.new
+    old:must [[mkdir -p /srv/homes/ann /srv/homes/bob /srv/homes/cyd && cd /srv/homes && head -c 1M /dev/urandom > ann/a && echo b > bob/b
+      echo c > cyd/c && chown -R 1001 ann && chown -R 1002:1002 bob cyd]]
+  end)
+
+  teardown(function() servers:close() end)
+
+  local function said()
+    local text
+    lab.must(function() text = check(servers:pair(), "homes fit their quotas") end)
+    return text
+  end
+
+  it("of a home is compared with what the home holds at the source, before it is sent", function()
+    lab.must(function() servers:pair():bulk() end)
+    assert.is_nil(said())
+    new:must [[mount -t tmpfs -o size=3m,nr_inodes=50 quota /mnt && cp -a /srv/homes/ann/. /mnt && mount --move /mnt /srv/homes/ann]]
+    assert.is_nil(said())
+    old:must "head -c 6M /dev/urandom > /srv/homes/ann/big"
+    assert.matches("a quota is too small on nfs%-new, and will fail: .*\nann: 7%.3%d MB at the source, and its quota is 3%.15 MB", said())
+    old:must "rm /srv/homes/ann/big; cd /srv/homes/ann && seq 60 | xargs touch"
+    assert.matches("\nann: 62 names at the source, and its quota is 50", said())
+    new:must "umount /srv/homes/ann"
+    old:must "cd /srv/homes/ann && seq 60 | xargs rm"
+  end)
+
+  -- The kernel of a machine that runs specs may know no quotas; what repquota says is all that is gone by.
+  it("of a user is compared with all homes that are mostly his", function()
+    new:must "mount -t tmpfs -o mode=755 none /usr/local/bin"
+    local function repquota(lines)
+      new:write("/usr/local/bin/repquota", ([[
+#!/bin/sh
+[ "$*" = "-u -n -p -- $(stat -c %%m /srv)" ] || exit 1
+cat <<'end'
+*** Report for user quotas on device /dev/vdb
+Block grace time: 7days; Inode grace time: 7days
+                        Block limits                File limits
+User            used    soft    hard  grace    used  soft  hard  grace
+----------------------------------------------------------------------
+#0        --      20       0       0      0       2     0     0     0
+%s
+end
+]]):format(lines))
+      new:must "chmod 755 /usr/local/bin/repquota"
+    end
+    repquota "#1001     --      20       0    2048      0       2     0     0     0\n#1002     --      20       0    2048      0       2     0     0     0"
+    assert.is_nil(said())
+    repquota "#1001     +-     600     500     512   7days   2     0     0     0\n#1002     --      20       0    2048      0       2     0     3     0"
+    local text = said()
+    assert.matches("2 quotas are too small", text)
+    assert.matches("user 1001 %(ann%): 1%.0%d MB at the source, and the user's quota is 524 kB", text)
+    assert.matches("user 1002 %(bob and 1 more%): 4 names at the source, and the user's quota is 3", text)
+    new:must "umount /usr/local/bin"
+  end)
+end)
+
 describe("what will not be the same on the target", function()
   local servers, old, new
 
@@ -19,18 +88,10 @@ describe("what will not be the same on the target", function()
 
   teardown(function() servers:close() end)
 
-  local function check(homes)
-    for _, one in ipairs(homes:checks()) do
-      if one[1] == "what will not be the same" then
-        return one[2]()
-      end
-    end
-  end
-
   -- The rows of the table by what they are about.
   local function table_of(o)
     local rows, finding = {}, nil
-    lab.must(function() finding = check(servers:pair(o)) end)
+    lab.must(function() finding = check(servers:pair(o), "what will not be the same") end)
     for _, row in ipairs(finding and finding.table.rows or {}) do
       assert.equal(#finding.table.columns, #row)
       rows[row[1]] = row

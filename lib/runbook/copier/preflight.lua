@@ -3,6 +3,7 @@
 local ends = require "runbook.copier.ends"
 local errors = require "runbook.errors"
 local pass = require "runbook.copier.pass"
+local quota = require "runbook.copier.quota"
 local record = require "runbook.copier.record"
 local rsync = require "runbook.copier.rsync"
 local scan = require "runbook.copier.scan"
@@ -212,7 +213,8 @@ function preflight.checks(pair)
   for _, row in ipairs {
     { "both servers answer and have what a copy needs", tools }, { "source and target are two directories", two_directories },
     { "the source is all there and can be read", source_is_whole }, { "the target is empty, or filled by us", target_is_ours },
-    { "what is copied", size }, { "the target has room", room }, { "owners", owners }, { "clocks", clocks }, { "names", names },
+    { "what is copied", size }, { "the target has room", room }, { "homes fit their quotas", quota.check },
+    { "owners", owners }, { "clocks", clocks }, { "names", names },
     { "what will not be the same", survival.check }, { "the two ends reach each other", the_route },
   } do
     list[#list + 1] = { row[1], function() return row[2](pair, pair:look()) end }
