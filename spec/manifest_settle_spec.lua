@@ -500,7 +500,7 @@ describe("results that are nonsense", function()
     end
     for what, bytes in pairs {
       ["an answer to nothing"] = frame("r", number(99), number(1), number(2), text "gone"), ["an answer twice"] = one,
-      ["a status that there is not"] = frame("r", number(1), number(7), number(2), text ""), ["a cut answer"] = frame("r", number(1), number(0)),
+      ["a status that there is not"] = frame("r", number(1), number(8), number(2), text ""), ["a cut answer"] = frame("r", number(1), number(0)),
       ["a nanosecond too many"] = file(S), ["a link where none was"] = file(0, { flags = 2 }), ["a removal where none was"] = file(0, { flags = 4 }),
       ["a directory for a file"] = file(0, { entry = { type = "d" } }), ["a file for a symlink"] = file(0, { index = 2 }),
       ["a symlink that is too long"] = frame("r", number(2), number(0), number(0),

@@ -1,6 +1,8 @@
 #include "entry.h"
 
+#define XXH_INLINE_ALL
 #include <string.h>
+#include <xxhash.h>
 
 static void
 put_moment(struct buffer *b, struct moment m)
@@ -148,4 +150,26 @@ entry_path_is_good(struct text path)
 		at = slash + 1;
 	}
 	return true;
+}
+
+uint64_t
+segment_size(uint64_t file)
+{
+	uint64_t size = SEGMENT_LEAST;
+	while (file / size >= SEGMENTS_MOST)
+		size *= 2;
+	return size;
+}
+
+uint64_t
+segment_count(uint64_t file)
+{
+	uint64_t size = segment_size(file);
+	return file / size + (file % size != 0);
+}
+
+uint64_t
+unfinished_id(const void *path, size_t length)
+{
+	return XXH3_64bits(path, length);
 }

@@ -15,6 +15,30 @@
 #define ENTRY_HASH 16		/* XXH3, 128 bits, of a file's bytes, as far/content.h says; zeros for all that is no file */
 #define ENTRY_ATTRIBUTES 8	/* XXH3, 64 bits, of its xattrs and ACLs in the order of their names; zeros: none */
 
+/*
+ * A file that is longer than a segment is written beside its place under a name that every try gives it, segment by segment.
+ * Behind its bytes stands a record for each segment: how the source was when it was read (SEGMENT_STATE bytes), and the hash
+ * of what was read; zeros: it is not there.  A record is what somebody said, and no proof: whoever puts the file in its
+ * place reads all of it.
+ */
+#define SEGMENT_LEAST  ((uint64_t)4 << 20)
+#define SEGMENTS_MOST  16384
+#define SEGMENT_STATE  8
+#define SEGMENT_RACY   1	/* in its last byte: who wrote to the source in that moment may not show in its state */
+#define SEGMENT_RECORD (SEGMENT_STATE + ENTRY_HASH)
+
+/* Bytes of each segment but the last, of a file of that size; and how many there are. */
+uint64_t segment_size(uint64_t file);
+uint64_t segment_count(uint64_t file);
+/* By what the name of an unfinished file is made; its path is below the root. */
+uint64_t unfinished_id(const void *path, size_t length);
+
+static inline bool
+segment_is_there(const unsigned char record[SEGMENT_RECORD])
+{
+	return record[0] != 0;
+}
+
 struct moment {
 	int64_t seconds;
 	uint32_t nanoseconds;
@@ -59,6 +83,8 @@ enum {
  * stream; the answer names it.  EXPECT says what stands on the target: 0 nothing, else 1, inode, ctime (seconds, ns; zeros: any, as
  * of a name whose other names are in other streams).
  *   'F' index, path, expect        a file with its bytes
+ *   'P' index, path, expect, settles, size, from, to, records    segments of a file of that size, from the first one on and
+ *       without the last, which were not there according to their records; when it settles, the file is put in its place then
  *   'M' index, path, expect, hash  a file whose bytes should be these on the target already: then only the rest is brought
  *   'N' index, path, expect        a symlink, pipe, socket or device
  *   'H' index, path, expect, path of the name it is linked to
@@ -69,14 +95,15 @@ enum {
  * send answers with the same frames, each with what the receiver needs: see far/send.c.
  */
 enum {
-	WORK_UNIT = 'B', WORK_FILE = 'F', WORK_CHECK = 'M', WORK_NODE = 'N', WORK_LINK = 'H', WORK_DIRECTORY = 'D',
+	WORK_UNIT = 'B', WORK_FILE = 'F', WORK_PART = 'P', WORK_CHECK = 'M', WORK_NODE = 'N', WORK_LINK = 'H', WORK_DIRECTORY = 'D',
 	WORK_REMOVE = 'X', WORK_BARRIER = 'R', WORK_END = 'Q',
 };
 
 /*
  * What became of it, on the receiver's stdout:
  *   'r' index, status, then for DONE: flags; the entry as it was at the source (entry_put) unless flag LINKED or REMOVED;
- *       attributes; hash when flag HASHED; inode, device, ctime (seconds, ns), blocks on the target; bytes sent
+ *       attributes; hash when flag HASHED; inode, device, ctime (seconds, ns), blocks on the target; bytes sent.  With flag
+ *       PART, which is said of segments without the file being put in its place, bytes sent and nothing else
  *       else: errno, a few words; then, where this work has put something there all the same (UNKEPT, or a directory that
  *       was made for what is in it), the entry as it is on the target
  *   'p' bytes so far, of files not answered yet, too; nanoseconds that a stat takes at the source now (0: not known)
@@ -95,10 +122,18 @@ enum result_status {
 	RESULT_TARGET,		/* the target cannot be written */
 	RESULT_CONFLICT,	/* on the target stands something else than was expected */
 	RESULT_UNKEPT,		/* it is there, but the target did not keep all of it; the words say what */
+	RESULT_TORN,		/* a file that came in parts is not whole: what is missing has to be sent again */
 };
 
 /* RACY: the name was touched so shortly before it was read that a second touch would not show in its times. */
-enum { RESULT_HASHED = 1, RESULT_LINKED = 2, RESULT_REMOVED = 4, RESULT_RACY = 8 };
+enum { RESULT_HASHED = 1, RESULT_LINKED = 2, RESULT_REMOVED = 4, RESULT_RACY = 8, RESULT_PART = 16 };
+
+/*
+ * clean: the request of a scan; what copies left that were cut is removed.  With --keep-parts unfinished files stay, and
+ * each is said:
+ *   'T' unit, id, size, bytes of it that are there, records
+ */
+enum { UNFINISHED = 'T' };
 
 /*
  * prove: the same work frames 'B', 'K' (index, path), 'Q' on stdin; for each on stdout

@@ -40,8 +40,17 @@ struct manifest_plan {
 	size_t depth, room;
 	struct leader *leaders;
 	size_t leader_count, leader_room;
+	struct text unit;
 	bool large;			/* it may be cut */
 	bool failed;
+
+	/* A file that is more than a shard is sent by several, each a part of it. */
+	struct {
+		bool under_way;
+		struct buffer path, expect;
+		const struct manifest_part *part;
+		uint64_t size, at;	/* at: a segment */
+	} huge;
 
 	/* The directory that must give way, and what was put down before it. */
 	bool clearing, foreign;
@@ -50,11 +59,12 @@ struct manifest_plan {
 };
 
 struct manifest_plan *
-plan_new(const struct manifest_work *w, const struct manifest_reader *r)
+plan_new(const struct manifest_work *w, const struct manifest_reader *r, struct text unit)
 {
 	struct manifest_plan *p = calloc(1, sizeof *p);
 	if (p) {
 		p->work = w;
+		p->unit = unit;
 		p->source = &r->side[SIDE_SOURCE];
 		p->large = 2 * r->rows >= w->most_entries || p->source->bytes >= w->most_bytes;	/* a row may be two operations */
 		pairing_open(&p->pairing, w->owner);
@@ -74,6 +84,8 @@ plan_free(struct manifest_plan *p)
 	buffer_free(&p->path);
 	buffer_free(&p->rest);
 	buffer_free(&p->leader_paths);
+	buffer_free(&p->huge.path);
+	buffer_free(&p->huge.expect);
 	free(p->levels);
 	free(p->leaders);
 	free(p);
@@ -254,9 +266,91 @@ leader_of(struct manifest_plan *p, const struct row *row)
 	return l;
 }
 
+static uint64_t
+segment_length(uint64_t size, uint64_t index)
+{
+	uint64_t segment = segment_size(size);
+	return size - index * segment < segment ? size - index * segment : segment;
+}
+
+/* How much of the segments from `from` on has to be sent, until that is `most`; *to becomes where that ends. */
+static uint64_t
+missing(const struct manifest_part *part, uint64_t size, uint64_t from, uint64_t most, uint64_t *to)
+{
+	uint64_t bytes = 0, count = segment_count(size);
+	for (*to = from; *to < count && bytes < most; ++*to)
+		if (!part_has(part, size, *to))
+			bytes += segment_length(size, *to);
+	return bytes;
+}
+
+/* Behind path and expectation, which are in p->rest. */
+static void
+put_segments(struct manifest_plan *p, enum manifest_phase phase, bool settles, const struct manifest_part *part, uint64_t size,
+             uint64_t from, uint64_t to)
+{
+	static const unsigned char nothing[SEGMENT_RECORD];
+	put_number(&p->rest, settles);
+	put_number(&p->rest, size);
+	put_number(&p->rest, from);
+	put_number(&p->rest, to);
+	put_number(&p->rest, (to - from) * SEGMENT_RECORD);
+	for (uint64_t i = from; i < to; i++)
+		put_bytes(&p->rest, part_has(part, size, i) ? part->records.bytes + i * SEGMENT_RECORD : nothing, SEGMENT_RECORD);
+	batch_put(&p->batch, phase, WORK_PART, &p->rest);
+	p->batch.files += settles;
+}
+
+bool
+plan_more(struct manifest_plan *p)
+{
+	uint64_t from = p->huge.at, size = p->huge.size, to;
+	if (!p->huge.under_way)
+		return false;
+	bool last = from == segment_count(size);
+	p->batch.size += missing(p->huge.part, size, from, p->work->most_bytes, &to);
+	p->rest.length = 0;
+	put_text(&p->rest, p->huge.path.bytes, p->huge.path.length);
+	put_bytes(&p->rest, p->huge.expect.bytes, p->huge.expect.length);
+	put_segments(p, last ? PHASE_WHOLE : PHASE_CONTENT, last, p->huge.part, size, from, to);
+	p->huge.at = to;
+	p->huge.under_way = !last;
+	p->failed |= p->huge.path.failed || p->huge.expect.failed;
+	return true;
+}
+
+/* A file of which something is there already, or that several shards send.  False: it is sent in one go. */
+static bool
+put_parts(struct manifest_plan *p, const struct row *row, bool whole, const struct row_side *stands)
+{
+	uint64_t size = row->side[SIDE_SOURCE].entry.size, to;
+	const struct manifest_part *part = size > SEGMENT_LEAST ? part_of(&p->work->parts, p->unit, row->path) : NULL;
+	bool huge = (whole || part) && !p->clearing && missing(part, size, 0, UINT64_MAX, &to) > p->work->most_bytes;
+	if (size <= SEGMENT_LEAST || (!part && !huge))
+		return false;
+	begin(p, row->path);
+	size_t before = p->rest.length;
+	put_expect(p, &p->rest, stands, false);
+	if (!huge) {
+		p->batch.size += missing(part, size, 0, UINT64_MAX, &to);
+		put_segments(p, PHASE_CONTENT, true, part, size, 0, to);
+		return true;
+	}
+	p->huge.path.length = p->huge.expect.length = 0;
+	put_bytes(&p->huge.path, row->path.bytes, row->path.length);
+	put_bytes(&p->huge.expect, p->rest.bytes + before, p->rest.length - before);
+	p->huge.part = part;
+	p->huge.size = size;
+	p->huge.at = 0;
+	p->huge.under_way = true;
+	return true;
+}
+
 static void
 put_content(struct manifest_plan *p, const struct row *row, enum row_action action, const struct row_side *stands)
 {
+	if (action != ACTION_NODE && put_parts(p, row, action == ACTION_FILE, stands))
+		return;
 	begin(p, row->path);
 	put_expect(p, &p->rest, stands, action == ACTION_CHECK);
 	if (action == ACTION_CHECK)

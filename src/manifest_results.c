@@ -37,7 +37,7 @@ answer_get(struct reader *r, struct manifest_answer *a)
 	const unsigned char *bytes;
 	memset(a, 0, sizeof *a);
 	uint64_t status = get_number(r);
-	if (status > RESULT_UNKEPT)
+	if (status > RESULT_TORN)
 		r->failed = true;
 	a->status = (unsigned char)status;
 	if (status != RESULT_DONE) {
@@ -50,6 +50,10 @@ answer_get(struct reader *r, struct manifest_answer *a)
 		return !r->failed;
 	}
 	a->flags = (unsigned)get_number(r);
+	if (a->flags & RESULT_PART) {
+		a->sent = get_number(r);
+		return !r->failed;
+	}
 	if (!(a->flags & (RESULT_LINKED | RESULT_REMOVED))) {
 		get_entry(r, &a->entry);
 		if ((bytes = get_bytes(r, ENTRY_ATTRIBUTES)))
@@ -120,13 +124,15 @@ static bool
 is_of_kind(const struct shard_op *op, const struct manifest_answer *a)
 {
 	unsigned kind = a->flags & (RESULT_LINKED | RESULT_REMOVED);
+	if (a->flags & RESULT_PART)
+		return op->type == WORK_PART;
 	if (op->type == WORK_LINK)
 		return kind == RESULT_LINKED;
 	if (op->type == WORK_REMOVE)
 		return kind == RESULT_REMOVED;
 	if (kind)
 		return false;
-	if (op->type == WORK_FILE || op->type == WORK_CHECK)
+	if (op->type == WORK_FILE || op->type == WORK_PART || op->type == WORK_CHECK)
 		return a->entry.type == 'f';
 	if (op->type == WORK_DIRECTORY)
 		return a->entry.type == 'd';
@@ -225,8 +231,13 @@ take_answer(struct manifest_results *s, struct reader *r, bool proof)
 	if (proof && a.status == RESULT_SOURCE && s->side == SIDE_TARGET)
 		a.status = RESULT_TARGET;
 	s->answers[index] = (struct answer){ s->kept.length, length, true, false };
-	put_bytes(&s->kept, bytes, length);
 	atomic_fetch_add(&s->sink.answered, 1);
+	if (a.status == RESULT_DONE && a.flags & RESULT_PART) {	/* nothing stands in its place yet */
+		s->answers[index].length = 0;
+		s->sent += a.sent;
+		return;
+	}
+	put_bytes(&s->kept, bytes, length);
 	s->answers[index].linked = op->type == WORK_LINK || op->type == WORK_REMOVE
 		|| (a.status == RESULT_DONE && op->type != PROVE_ENTRY && a.entry.type != 'd' && a.entry.links > 1);
 	if (a.status == RESULT_DONE)
@@ -330,9 +341,12 @@ spill(struct manifest_results *s)
 	struct reader r;
 	size_t count = 0;
 	bool ok = list && !s->kept.failed;
-	for (size_t i = 0; ok && i < s->shard->count; i++)
-		if (s->answers[i].there)
+	s->unanswered = s->shard->count;
+	for (size_t i = 0; ok && i < s->shard->count; i++) {
+		s->unanswered -= s->answers[i].there;
+		if (s->answers[i].length)
 			list[count++] = (struct sorted){ path_of(s, &s->shard->ops[i], &r), s->shard->ops[i].unit, (uint32_t)i };
+	}
 	if (count)
 		qsort(list, count, sizeof *list, by_path);
 	errno = ENOMEM;
@@ -345,7 +359,6 @@ spill(struct manifest_results *s)
 		ok = write_section(s, NO_UNIT, &s->touched, false);
 	if (!ok)
 		manifest_fail_errno(&s->sink.failure, errno, s->work->path);
-	s->unanswered = s->shard->count - count;
 	free(list);
 }
 

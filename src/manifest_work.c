@@ -45,6 +45,7 @@ destroy(struct manifest_work *w)
 	free(w->units);
 	free(w->lengths);
 	free(w->sections);
+	parts_free(&w->parts);
 	free(w->path);
 	free(g);
 	uv_mutex_destroy(&w->making);
@@ -152,7 +153,7 @@ end_unit(struct manifest_work *w)
 		if (ok && b->count[PHASE_WAY] + b->count[PHASE_CONTENT] > 0)
 			ok = cut(w, PHASE_WAY, PHASE_CONTENT, SIZE_MAX, g->ordered);
 		while (ok && batch_count(b) > 0)
-			ok = cut(w, PHASE_LINKS, PHASE_DIRECTORIES, w->most_entries, true);
+			ok = cut(w, PHASE_WHOLE, PHASE_DIRECTORIES, w->most_entries, true);
 	} else if (ok && batch_count(b) > 0) {
 		if (batch_count(&g->pending) + batch_count(b) > w->most_entries || g->pending.size + b->size > w->most_bytes)
 			ok = flush(w);
@@ -175,7 +176,7 @@ begin_unit(struct manifest_work *w)
 	errno = ENOMEM;
 	int there = file ? manifest_open(&g->reader, w->directory, file, NULL) : -1;
 	free(file);
-	if (there > 0 && !(g->plan = plan_new(w, &g->reader))) {
+	if (there > 0 && !(g->plan = plan_new(w, &g->reader, name))) {
 		manifest_shut(&g->reader);
 		errno = ENOMEM;
 		there = -1;
@@ -190,11 +191,13 @@ read_rows(struct manifest_work *w, struct manifest_job *job)
 	struct manifest_generator *g = w->generator;
 	struct row row;
 	while (!w->ready && !atomic_load(&job->abandoned)) {
-		if (!manifest_next(&g->reader, &row)) {
+		bool more = plan_more(g->plan);
+		if (!more && !manifest_next(&g->reader, &row)) {
 			errno = g->reader.failed ? EIO : ENOMEM;
 			return !g->reader.failed && end_unit(w);
 		}
-		plan_row(g->plan, &row);
+		if (!more)
+			plan_row(g->plan, &row);
 		if (!is_full(w, plan_batch(g->plan)) || !plan_can_be_cut(g->plan))
 			continue;
 		errno = ENOMEM;

@@ -9,7 +9,7 @@
 #include "manifest.h"
 
 /* Operations of one kind after the other, each a record: type, length, what follows the index in its frame. */
-enum manifest_phase { PHASE_WAY, PHASE_CONTENT, PHASE_LINKS, PHASE_REMOVALS, PHASE_DIRECTORIES, PHASES };
+enum manifest_phase { PHASE_WAY, PHASE_CONTENT, PHASE_WHOLE, PHASE_LINKS, PHASE_REMOVALS, PHASE_DIRECTORIES, PHASES };
 
 struct manifest_batch {
 	struct buffer phase[PHASES];	/* WORK_UNIT records name the unit of what follows */
@@ -18,6 +18,25 @@ struct manifest_batch {
 	uint64_t files, size;
 	struct manifest_names units;	/* those that are in it */
 };
+
+/* A file of which segments are on the target (entry.h), as the far side's `clean` says it. */
+struct manifest_part {
+	uint64_t id, size, there;	/* there: bytes */
+	struct text unit, records, frame;
+};
+
+struct manifest_parts {
+	struct buffer bytes;
+	struct manifest_part *list;	/* by id; what they point to lies in bytes */
+	size_t count;
+};
+
+/* False: out of memory; parts_free whatever it says. */
+bool parts_take(struct manifest_parts *parts, const void *bytes, size_t length);
+void parts_free(struct manifest_parts *parts);
+const struct manifest_part *part_of(const struct manifest_parts *parts, struct text unit, struct text path);
+/* Is a segment of it there, when the file has that size now?  p may be NULL. */
+bool part_has(const struct manifest_part *p, uint64_t size, uint64_t index);
 
 enum { REFUSED_FOREIGN, REFUSED_KEPT, REFUSED_UNREADABLE, REFUSED_WAY, REFUSALS };
 
@@ -62,6 +81,7 @@ struct manifest_work {
 	bool deletions, overwrite, proof;
 	uint64_t most_entries, most_bytes;
 	size_t spread;		/* lanes of the contents; 1: in order */
+	struct manifest_parts parts;
 
 	uv_mutex_t making;		/* shards */
 	int directory;
@@ -76,7 +96,7 @@ struct manifest_work {
 	size_t section_count, section_room;
 };
 
-/* What path, units and lengths point to becomes its own.  NULL: out of memory; that is freed then, too. */
+/* What path, units, lengths and parts point to becomes its own.  NULL: out of memory; that is freed then, too. */
 struct manifest_work *manifest_work_new(const struct manifest_work *template);
 /* On a worker, before anything else is done with it; false with errno. */
 bool manifest_work_open(struct manifest_work *w);
@@ -109,8 +129,10 @@ struct manifest_shard *shard_of_batch(struct manifest_work *w, struct manifest_b
 /* manifest_plan.c: what a row asks for. */
 
 struct manifest_plan;
-struct manifest_plan *plan_new(const struct manifest_work *w, const struct manifest_reader *r);
+struct manifest_plan *plan_new(const struct manifest_work *w, const struct manifest_reader *r, struct text unit);
 void plan_row(struct manifest_plan *p, const struct row *row);
+/* More of what the last row asks for, when that is too much for one operation; false: that was all. */
+bool plan_more(struct manifest_plan *p);
 void plan_end(struct manifest_plan *p);
 /* The operations so far; may be taken from when the plan can be cut. */
 struct manifest_batch *plan_batch(struct manifest_plan *p);

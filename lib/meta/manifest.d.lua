@@ -104,6 +104,7 @@ local manifest = {}
 ---@field overwrite? boolean     what this pair did not put there may be replaced; it is never removed
 ---@field entries? integer       a shard is cut when it has so many; 20000
 ---@field bytes? integer         or when so many are to be sent; 1 GiB
+---@field parts? string          what the far side's `clean --keep-parts` said: what it names is sent from there on
 ---@field spread? integer        lanes: neighbours in a shard are so far apart in the tree that their directories differ; 1, in order
 
 ---@class runbook.core.manifest.unproven_options
@@ -114,7 +115,7 @@ local manifest = {}
 ---@field bytes? integer
 
 ---@class runbook.core.manifest.failure
----@field status "changing"|"source"|"target"|"conflict"|"unkept"
+---@field status "changing"|"source"|"target"|"conflict"|"unkept"|"torn"
 ---@field code string            "ENOSPC"
 ---@field words string
 ---@field count integer
@@ -285,6 +286,12 @@ function manifest.request(options) end
 ---@return string? code
 function manifest.scan(options) end
 
+--- What the far side's `clean --keep-parts` said of files that were not sent to their end, by unit: how many bytes of them are
+--- there, and what was said.
+---@param bytes string
+---@return table<string, { bytes: integer, said: string }> units
+function manifest.parts(bytes) end
+
 --- What is equal by metadata and not proven at both ends; `results` takes the side that answers.
 ---
 ---Permit: change
@@ -316,8 +323,9 @@ function manifest.strangers(directory, unit, kept) end
 ---@return string? code
 function manifest.units(directory) end
 
---- The work that makes the target like the source. In a shard: what stands in the way, files and nodes, hardlinks, removals,
---- directories. A unit that fits is in one shard; one that does not ends with shards of its own for the last three.
+--- The work that makes the target like the source. In a shard: what stands in the way, files and nodes, large files whose parts
+--- are all there, hardlinks, removals, directories. A unit that fits is in one shard; one that does not ends with shards of its
+--- own for the last four. A file of more bytes than a shard is sent by several.
 ---
 ---Permit: change
 ---@param options runbook.core.manifest.work_options

@@ -6,7 +6,7 @@
  *         $(ls src/far/[!.]*.c | grep -vE '/(content|main|pool|receive).c') src/entry.c src/frame.c -o build/fuzz-far
  *     ASAN_OPTIONS=detect_leaks=0 build/fuzz-far -max_total_time=60 -max_len=4000 -rss_limit_mb=8000
  *
- * The input: a letter (s, p, r: send, prove, receive; all else: scan), then what that reads.
+ * The input: a letter (s, p, r, c: send, prove, receive, clean; all else: scan), then what that reads.
  * As root it also makes devices and changes owners.  main.c and pool.c are replaced here: who gives up comes back, and
  * there is one thread, so that what the input did is known when it is over.  A hash that is all zeros fits any bytes.
  * What those had in memory that gave up half way is lost: that is why no leaks are looked for, and so much memory allowed.
@@ -30,8 +30,10 @@
 #undef main
 void far_die(int status, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
 #define content_hash content_hash_of_bytes
+#define content_segment content_segment_of_bytes
 #include "../../src/far/content.c"
 #undef content_hash
+#undef content_segment
 #include "../../src/far/receive.c"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -52,6 +54,14 @@ int
 content_hash(int fd, const struct entry *e, unsigned char hash[static ENTRY_HASH])
 {
 	int error = content_hash_of_bytes(fd, e, hash);
+	memset(hash, 0, ENTRY_HASH);
+	return error;
+}
+
+int
+content_segment(int fd, const struct entry *e, uint64_t index, content_sink *sink, void *arg, unsigned char hash[static ENTRY_HASH])
+{
+	int error = content_segment_of_bytes(fd, e, index, sink, arg, hash);
 	memset(hash, 0, ENTRY_HASH);
 	return error;
 }
@@ -130,7 +140,7 @@ fill_root(void)
 {
 	char line[1024];
 	snprintf(line, sizeof line, "rm -rf %s && mkdir -p %s/u/d %s/v && cd %s && echo abc > u/f && echo abc > u/g && ln u/g u/h "
-	         "&& ln -s ../../outside u/out && ln -s ../outside out && ln -s f u/l && mkfifo u/p && head -c 300000 /dev/zero > u/large && ln -s ../../outside/f v/f",
+	         "&& ln -s ../../outside u/out && ln -s ../outside out && ln -s f u/l && mkfifo u/p && head -c 5000000 /dev/zero > u/large && ln -s ../../outside/f v/f",
 	         root_path, root_path, root_path, root_path);
 	shell(line);
 }
@@ -168,6 +178,7 @@ call(uint8_t which, const struct far_options *o)
 	case 's': far_send(o); break;
 	case 'p': far_prove(o); break;
 	case 'r': far_receive(o); break;
+	case 'c': far_scan(&(struct far_options){ .root = o->root, .threads = 1, .keep_parts = true }, true); break;
 	default: far_scan(o, false);
 	}
 }

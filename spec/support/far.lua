@@ -182,7 +182,7 @@ function Pair:copy(o)
   end
   local outcomes = far.work(self.source, self.target, {
     directory = self.directory, units = self.units, owner = o.owner, deletions = o.deletions, overwrite = o.overwrite ~= false, entries = o.entries,
-    bytes = o.bytes, receive = o.receive, line = o.line,
+    bytes = o.bytes, parts = o.parts, receive = o.receive, line = o.line,
   })
   for _, outcome in ipairs(outcomes) do
     for _, name in ipairs(numbers) do
@@ -249,6 +249,6 @@ function Pair:run(work, o)
 end
 
 --- What happened on the receiver, in words that a spec can compare.
-far.status = { [0] = "done", "vanished", "changing", "source", "target", "conflict", "unkept" }
+far.status = { [0] = "done", "vanished", "changing", "source", "target", "conflict", "unkept", "torn" }
 
 return far

@@ -36,7 +36,7 @@ give_up(const struct making *m, int error, const char *words)
 
 /* What became of a name that stands in its place. */
 static void
-say_outcome(const struct task *t, unsigned flags, const struct wanted *w, const struct stat *st, int unkept, const char *words)
+say_outcome(const struct task *t, unsigned flags, const struct wanted *w, const struct stat *st, int unkept, const char *words, uint64_t bytes)
 {
 	const char *lost = unkept ? words : place_unkept(w, st);
 	struct entry there;
@@ -45,24 +45,18 @@ say_outcome(const struct task *t, unsigned flags, const struct wanted *w, const 
 	if (lost)
 		say_failed_there(t->index, RESULT_UNKEPT, unkept, lost, &there);
 	else
-		say_done(t, flags, w, st, t->type == WORK_CHECK || w->entry.type != 'f' ? 0 : w->entry.size);
+		say_done(t, flags, w, st, bytes);
 }
 
-/* What was written is what was sent; then it gets all else, and its name. */
+/* It gets all that is not its bytes, and its name. */
 static void
-finish_file(struct making *m)
+finish_made(struct making *m, uint64_t bytes)
 {
 	const struct wanted *w = m->wanted;
-	unsigned char hash[ENTRY_HASH];
 	char words[64] = "";
 	struct stat st;
-	int error = content_hash(m->fd, &w->entry, hash);
-	if (error || memcmp(hash, w->hash, ENTRY_HASH) != 0) {
-		give_up(m, error && error != EAGAIN ? error : EIO, "what was written reads back otherwise");
-		return;
-	}
 	int unkept = place_finish(w, m->fd, m->at, m->made, m->bare, words);
-	error = place_is_refusal(unkept) ? unkept : 0;
+	int error = place_is_refusal(unkept) ? unkept : 0;
 	if (!error && receive_is_remote && fsync(m->fd) != 0) /* only now a server says that a quota is used up */
 		error = errno;
 	if (!error)
@@ -72,24 +66,20 @@ finish_file(struct making *m)
 	if (error)
 		give_up(m, error, NULL);
 	else
-		say_outcome(m->task, RESULT_HASHED, w, &st, unkept, words);
+		say_outcome(m->task, RESULT_HASHED, w, &st, unkept, words, bytes);
 }
 
-static int
-write_whole(int fd, uint64_t offset, const unsigned char *bytes, size_t length)
+/* What was written is what was sent. */
+static void
+finish_file(struct making *m)
 {
-	while (length > 0) {
-		ssize_t n = pwrite(fd, bytes, length, (off_t)offset);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? errno : EIO;
-		bytes += n;
-		offset += (uint64_t)n;
-		length -= (size_t)n;
-		received_bytes += (uint64_t)n;
-	}
-	return 0;
+	const struct wanted *w = m->wanted;
+	unsigned char hash[ENTRY_HASH];
+	int error = content_hash(m->fd, &w->entry, hash);
+	if (error || memcmp(hash, w->hash, ENTRY_HASH) != 0)
+		give_up(m, error && error != EAGAIN ? error : EIO, "what was written reads back otherwise");
+	else
+		finish_made(m, w->entry.size);
 }
 
 static int
@@ -101,7 +91,7 @@ write_parts(int fd, struct reader *r, uint64_t size)
 		struct text part = get_text(r);
 		if (r->failed || offset > size || part.length > size - offset)
 			return EPROTO;
-		int error = write_whole(fd, offset, part.bytes, part.length);
+		int error = place_write(fd, offset, part.bytes, part.length);
 		if (error)
 			return error;
 		end = offset + part.length;
@@ -154,7 +144,7 @@ apply_part(struct cursor *c, struct task *t)
 		uint64_t offset = get_number(&t->payload);
 		struct text part = get_text(&t->payload);
 		bool good = !t->payload.failed && offset <= l->size && part.length <= l->size - offset;
-		error = good ? write_whole(fd, offset, part.bytes, part.length) : EPROTO;
+		error = good ? place_write(fd, offset, part.bytes, part.length) : EPROTO;
 		if (error) {
 			pthread_mutex_lock(&l->lock);
 			l->error = error;
@@ -186,8 +176,15 @@ apply_large(struct cursor *c, struct large *l)
 		m.bare = !cursor_inherits(c);
 		finish_file(&m);
 	}
-	if (l->fd >= 0)
-		close(l->fd);
+}
+
+void
+apply_made(struct cursor *c, struct large *l, const struct wanted *w, int at, const char *name)
+{
+	struct task t = { .index = l->index, .path = l->path, .expect = l->expect };
+	struct making m = { .task = &t, .wanted = w, .at = at, .fd = l->fd, .name = name, .bare = !cursor_inherits(c) };
+	memcpy(m.made, l->name, sizeof m.made);
+	finish_made(&m, l->written);
 }
 
 /* The directory of what has to be there: none is made on the way. */
@@ -248,7 +245,7 @@ apply_check(struct cursor *c, struct task *t)
 	if (error)
 		say_error(t->index, error, NULL);
 	else
-		say_outcome(t, RESULT_HASHED, &w, &st, unkept, words);
+		say_outcome(t, RESULT_HASHED, &w, &st, unkept, words, 0);
 	if (fd >= 0)
 		close(fd);
 }
@@ -298,7 +295,7 @@ apply_node(struct cursor *c, struct task *t)
 	if (error)
 		give_up(&m, error, NULL);
 	else
-		say_outcome(t, 0, &w, &st, unkept, words);
+		say_outcome(t, 0, &w, &st, unkept, words, 0);
 }
 
 /* rename(2): where old and new are one inode it does nothing, and the old name stays. */
@@ -431,7 +428,7 @@ apply_directory(struct cursor *c, struct task *t)
 	if (!error)
 		cursor_settled(&st);
 	if (!error)
-		say_outcome(t, 0, &w, &st, unkept, words);
+		say_outcome(t, 0, &w, &st, unkept, words, 0);
 	else if (fstat(fd, &st) != 0)
 		say_error(t->index, error, NULL);
 	else

@@ -101,21 +101,23 @@ next_data(int fd, uint64_t at, uint64_t size, bool *says_holes)
 	return data < 0 ? at : (uint64_t)data / BLOCK * BLOCK;
 }
 
+/* One segment, of a file that has holes or not. */
 static int
-read_all(int fd, const struct entry *e, bool sparse, content_sink *sink, void *arg, unsigned char hash[static ENTRY_HASH])
+read_segment(int fd, const struct entry *e, uint64_t index, bool sparse, content_sink *sink, void *arg, unsigned char hash[static ENTRY_HASH])
 {
 	static _Thread_local unsigned char bytes[CONTENT_CHUNK];
+	uint64_t segment = segment_size(e->size), at = index * segment, end = e->size - at < segment ? e->size : at + segment;
 	XXH3_state_t state;
 	XXH128_canonical_t canonical;
 	bool says_holes = sparse;
 	XXH3_128bits_reset(&state);
-	for (uint64_t at = 0; at < e->size;) {
+	while (at < end) {
 		if (says_holes) {
-			at = next_data(fd, at, e->size, &says_holes);
-			if (at >= e->size)
+			at = next_data(fd, at, end, &says_holes);
+			if (at >= end)
 				break;
 		}
-		size_t length = e->size - at < CONTENT_CHUNK ? (size_t)(e->size - at) : CONTENT_CHUNK;
+		size_t length = end - at < CONTENT_CHUNK ? (size_t)(end - at) : CONTENT_CHUNK;
 		int error = read_whole(fd, bytes, length, at);
 		if (error)
 			return error;
@@ -126,10 +128,57 @@ read_all(int fd, const struct entry *e, bool sparse, content_sink *sink, void *a
 			return ECANCELED;
 		at += length;
 	}
-	hash_number(&state, e->size);
 	XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state));
 	memcpy(hash, canonical.digest, ENTRY_HASH);
 	return 0;
+}
+
+static void
+end_whole(XXH3_state_t *state, uint64_t size, unsigned char hash[static ENTRY_HASH])
+{
+	XXH128_canonical_t canonical;
+	hash_number(state, size);
+	XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state));
+	memcpy(hash, canonical.digest, ENTRY_HASH);
+}
+
+static int
+read_all(int fd, const struct entry *e, bool sparse, content_sink *sink, void *arg, unsigned char hash[static ENTRY_HASH])
+{
+	XXH3_state_t state;
+	uint64_t count = segment_count(e->size);
+	XXH3_128bits_reset(&state);
+	for (uint64_t i = 0; i < count; i++) {
+		int error = read_segment(fd, e, i, sparse, sink, arg, hash);
+		if (error)
+			return error;
+		XXH3_128bits_update(&state, hash, ENTRY_HASH);
+	}
+	end_whole(&state, e->size, hash);
+	return 0;
+}
+
+static bool
+has_holes(const struct entry *e)
+{
+	return e->blocks * 512 < e->size;
+}
+
+int
+content_segment(int fd, const struct entry *e, uint64_t index, content_sink *sink, void *arg,
+                unsigned char hash[static ENTRY_HASH])
+{
+	return read_segment(fd, e, index, has_holes(e), sink, arg, hash);
+}
+
+void
+content_whole(const unsigned char *hashes, size_t stride, uint64_t size, unsigned char hash[static ENTRY_HASH])
+{
+	XXH3_state_t state;
+	XXH3_128bits_reset(&state);
+	for (uint64_t i = 0; i < segment_count(size); i++)
+		XXH3_128bits_update(&state, hashes + i * stride, ENTRY_HASH);
+	end_whole(&state, size, hash);
 }
 
 int
@@ -144,7 +193,7 @@ content_read(int fd, const struct entry *e, content_sink *sink, void *arg, struc
 {
 	struct stat st;
 	struct entry after;
-	int error = read_all(fd, e, e->blocks * 512 < e->size, sink, arg, hash);
+	int error = read_all(fd, e, has_holes(e), sink, arg, hash);
 	if (!error && attributes) {
 		attributes->length = 0;
 		error = attributes_get(attributes, fd, -1, NULL);

@@ -5,7 +5,7 @@
  *     runbook-far prove ROOT            hashes of the names that are asked for
  *     runbook-far send ROOT             work on stdin -> work with contents on stdout
  *     runbook-far receive ROOT          that on stdin -> what became of it on stdout
- *     runbook-far clean ROOT            removes what a receiver that was killed left behind
+ *     runbook-far clean ROOT            removes what a receiver that was killed left behind, or says what can be gone on with
  *     runbook-far limits ROOT           what its file system can hold, a line each; ROOT need not be there yet
  *
  * It is linked static and stands alone.  It never leaves ROOT: every path is walked component by component, and no
@@ -32,6 +32,7 @@ struct far_options {
 	uint64_t quiet;		/* nanoseconds that a stat takes when nobody copies; 0: not known, so nothing to give way to */
 	uint64_t most_removed;
 	bool sync;		/* all of it is on disk before the end is said */
+	bool keep_parts;	/* what can be gone on with is not removed, but said */
 	bool owner_given;
 	uint32_t uid, gid;
 };
@@ -98,6 +99,11 @@ void cursor_settled(const struct stat *st);
 void cursor_tighten(void);
 /* Directories were removed: no cursor believes any more what it has open. */
 void cursor_forget_all(void);
+
+/* unfinished.c: is that the name of a file that was not sent to its end?  *id: that of its path. */
+bool unfinished_name(const char *name, uint64_t *id);
+/* Appends what UNFINISHED says of it after its id; false: it is none. */
+bool unfinished_say(struct buffer *b, int at, const char *name);
 
 /* stat as an entry; its target is not filled. */
 void entry_of_stat(struct entry *e, const struct stat *st);

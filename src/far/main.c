@@ -183,6 +183,10 @@ parse_option(struct far_options *o, const char *word)
 		o->sync = true;
 		return true;
 	}
+	if (IS("--keep-parts") && !value) {
+		o->keep_parts = true;
+		return true;
+	}
 	if (!value++)
 		return false;
 	if (IS("--threads"))

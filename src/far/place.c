@@ -54,6 +54,23 @@ place_open(int at, char name[static PLACE_NAME])
 	return fd;
 }
 
+int
+place_write(int fd, uint64_t offset, const unsigned char *bytes, size_t length)
+{
+	while (length > 0) {
+		ssize_t n = pwrite(fd, bytes, length, (off_t)offset);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? errno : EIO;
+		bytes += n;
+		offset += (uint64_t)n;
+		length -= (size_t)n;
+		received_bytes += (uint64_t)n;
+	}
+	return 0;
+}
+
 static int
 set_mode_and_times(const struct wanted *w, mode_t mode, int fd, int at, const char *name)
 {
@@ -163,6 +180,18 @@ say_done(const struct task *t, unsigned flags, const struct wanted *w, const str
 	out_frame(RESULT, &p);
 	buffer_free(&p);
 	received_files++;
+}
+
+void
+say_sent(uint64_t index, uint64_t bytes)
+{
+	struct buffer p = { 0 };
+	put_number(&p, index);
+	put_number(&p, RESULT_DONE);
+	put_number(&p, RESULT_PART);
+	put_number(&p, bytes);
+	out_frame(RESULT, &p);
+	buffer_free(&p);
 }
 
 void

@@ -128,7 +128,12 @@ leave(struct cursor *c, struct large *l)
 {
 	if (atomic_fetch_sub(&l->left, 1) != 1)
 		return;
-	apply_large(c, l);
+	if (l->unfinished)
+		unfinished_end(c, l);
+	else
+		apply_large(c, l);
+	if (l->fd >= 0)
+		close(l->fd);
 	if (l->end)
 		free(l->end);
 	pthread_mutex_destroy(&l->lock);
@@ -141,9 +146,12 @@ run_part(struct cursor *c, void *arg)
 {
 	struct task *t = arg;
 	struct large *l = t->large;
-	if (t->type != DATA_DROP)
+	bool ends = t->type == DATA_DONE || t->type == DATA_SENT;
+	if (l->unfinished && !ends && t->type != DATA_DROP)
+		unfinished_part(c, t);
+	else if (!l->unfinished && t->type != DATA_DROP)
 		apply_part(c, t);
-	if (t->type == DATA_DONE)
+	if (ends)
 		l->end = t;
 	else
 		free(t);
@@ -159,7 +167,7 @@ large_by(uint64_t id)
 	return at;
 }
 
-static void
+static struct large *
 begin_large(uint64_t id, uint64_t index, const char *path, const struct expect *expect, uint64_t size)
 {
 	struct large *l = far_memory(sizeof *l);
@@ -168,6 +176,7 @@ begin_large(uint64_t id, uint64_t index, const char *path, const struct expect *
 	strcpy(l->path, path);
 	pthread_mutex_init(&l->lock, NULL);
 	receive.large = l;
+	return l;
 }
 
 /* Ends what the list knows of it; its own count is the last one to go, in a thread, as that may take long. */
@@ -177,30 +186,102 @@ end_large(struct large **at, struct task *t)
 	struct large *l = *at;
 	*at = l->next;
 	t->large = l;
+	if (l->segment)
+		segment_leave(l, l->segment); /* it was not sent whole */
+	l->segment = NULL;
 	pool_add(receive.pool, run_part, t, t->length);
+}
+
+static void
+take_begin(struct task *t, uint64_t id)
+{
+	if (!take_head(t, true))
+		return;
+	uint64_t size = get_number(&t->payload);
+	receive.malformed = t->payload.failed || size > INT64_MAX / 2;
+	if (!receive.malformed)
+		begin_large(id, t->index, t->path, &t->expect, size)->unfinished = t->type == DATA_UNFINISHED;
+	free(t);
+}
+
+static void
+add_part(struct large *l, struct task *t)
+{
+	t->large = l;
+	l->left++;
+	pool_add(receive.pool, run_part, t, t->length);
+}
+
+/* What is under way still is of another state. */
+static void
+begin_again(struct large *l, struct task *t)
+{
+	uint64_t size = get_number(&t->payload);
+	receive.malformed = t->payload.failed || size > INT64_MAX / 2;
+	pool_wait(receive.pool);
+	if (l->segment)
+		segment_leave(l, l->segment);
+	l->segment = NULL;
+	if (!receive.malformed)
+		unfinished_again(l, size);
+	free(t);
+}
+
+/* A part of a segment, which is the present one then. */
+static void
+take_part(struct large *l, struct task *t)
+{
+	struct reader r = t->payload;
+	uint64_t index = get_number(&r) / segment_size(l->size);
+	if (l->segment && l->segment->index != index) {
+		segment_leave(l, l->segment);
+		l->segment = NULL;
+	}
+	if (!l->segment)
+		l->segment = segment_new(index);
+	t->segment = l->segment;
+	l->segment->left++;
+	add_part(l, t);
+}
+
+static void
+take_segment(struct large *l, struct task *t)
+{
+	uint64_t index = get_number(&t->payload);
+	bool as_it_was = get_number(&t->payload) != 0;
+	const unsigned char *record = get_bytes(&t->payload, SEGMENT_RECORD);
+	if (!l->unfinished || !record || index >= segment_count(l->size) || (l->segment && l->segment->index != index)) {
+		malformed(t);
+		return;
+	}
+	t->segment = l->segment ? l->segment : segment_new(index);
+	l->segment = NULL;
+	t->segment->said = true;
+	if (as_it_was)
+		t->segment->cleared = true;
+	memcpy(t->segment->record, record, SEGMENT_RECORD);
+	add_part(l, t);
 }
 
 static void
 take_large(struct task *t)
 {
 	uint64_t id = get_number(&t->payload);
-	if (t->type == DATA_BEGIN) {
-		if (!take_head(t, true))
-			return;
-		uint64_t size = get_number(&t->payload);
-		if (!t->payload.failed)
-			begin_large(id, t->index, t->path, &t->expect, size);
-		receive.malformed = t->payload.failed;
-		free(t);
+	if (t->type == DATA_BEGIN || t->type == DATA_UNFINISHED) {
+		take_begin(t, id);
 		return;
 	}
 	struct large **at = large_by(id);
-	if (!*at || t->payload.failed) {
+	if (!*at || t->payload.failed || (t->type == DATA_SENT && !(*at)->unfinished)) {
 		malformed(t);
+	} else if (t->type == DATA_CHUNK && (*at)->unfinished) {
+		take_part(*at, t);
 	} else if (t->type == DATA_CHUNK) {
-		t->large = *at;
-		(*at)->left++;
-		pool_add(receive.pool, run_part, t, t->length);
+		add_part(*at, t);
+	} else if (t->type == DATA_SEGMENT) {
+		take_segment(*at, t);
+	} else if (t->type == DATA_AGAIN && (*at)->unfinished) {
+		begin_again(*at, t);
 	} else if (t->type == DATA_AGAIN) {
 		struct large *old = *at;
 		begin_large(id, old->index, old->path, &old->expect, ANY_SIZE);
@@ -220,6 +301,7 @@ drop_all(void)
 	while (receive.large) {
 		struct task *t = far_memory(sizeof *t);
 		t->type = DATA_DROP;
+		receive.large->cut = true;
 		end_large(&receive.large, t);
 	}
 	pool_wait(receive.pool);
@@ -363,7 +445,9 @@ take(const struct frame *f)
 		if (take_head(t, true))
 			pool_add(receive.pool, run, t, t->length);
 		break;
-	case DATA_BEGIN: case DATA_CHUNK: case DATA_AGAIN: case DATA_DONE: case DATA_DROP: take_large(t); break;
+	case DATA_BEGIN: case DATA_UNFINISHED: case DATA_CHUNK: case DATA_SEGMENT: case DATA_AGAIN: case DATA_DONE: case DATA_SENT: case DATA_DROP:
+		take_large(t);
+		break;
 	case WORK_REMOVE: take_removal(t); break;
 	case WORK_DIRECTORY: case DATA_UNSENT:
 		if (take_head(t, false))

@@ -17,10 +17,20 @@ struct task {
 	size_t length;
 	struct reader payload;
 	struct large *large;
+	struct segment *segment;
 	unsigned char bytes[];
 };
 
 #define ANY_SIZE UINT64_MAX	/* it changed while it was read; its end says how long it is */
+
+/* A segment that is being written: whoever of its tasks is last puts down its record, when that was said. */
+struct segment {
+	uint64_t index;
+	_Atomic size_t left;	/* tasks, and one as long as it is the present one */
+	pthread_mutex_t lock;
+	bool cleared, said;
+	unsigned char record[SEGMENT_RECORD];
+};
 
 /* A file that comes in parts. */
 struct large {
@@ -32,6 +42,11 @@ struct large {
 	int fd;			/* -1: not made yet */
 	char name[PLACE_NAME];	/* of what is being made */
 	int error;
+	bool unfinished;	/* it stays when it is cut: unfinished.c */
+	bool fresh;		/* nothing of it was there */
+	bool cut;
+	struct segment *segment;	/* the present one; the main thread's */
+	_Atomic uint64_t written;
 	_Atomic size_t left;	/* tasks, and one as long as it is not ended */
 	struct task *end;	/* NULL: it is dropped */
 	struct large *next;
@@ -71,6 +86,18 @@ void apply_unsent(struct cursor *c, struct task *t);
 void apply_part(struct cursor *c, struct task *t);
 /* The last of a large file's tasks is done. */
 void apply_large(struct cursor *c, struct large *l);
+/* It is all there, under the name it was made under: it gets its metadata and its place. */
+void apply_made(struct cursor *c, struct large *l, const struct wanted *w, int at, const char *name);
+
+/* unfinished.c: files in segments. */
+
+/* A part of one, or a segment's end; t->segment is what it belongs to. */
+void unfinished_part(struct cursor *c, struct task *t);
+void unfinished_end(struct cursor *c, struct large *l);
+/* From now on it is sent as it is now; no task is at work on it. */
+void unfinished_again(struct large *l, uint64_t size);
+struct segment *segment_new(uint64_t index);
+void segment_leave(struct large *l, struct segment *s);
 
 /* place.c: the small steps. */
 
@@ -78,6 +105,8 @@ void apply_large(struct cursor *c, struct large *l);
 bool wanted_get(struct reader *r, struct wanted *w, bool hashed);
 /* A new name in the directory that is nobody's. */
 void place_name(char name[static PLACE_NAME]);
+/* Writes all of it; 0 or errno. */
+int place_write(int fd, uint64_t offset, const unsigned char *bytes, size_t length);
 /* Opens a new file there, where need be in a directory that must be made writable first; -1 with errno. */
 int place_open(int at, char name[static PLACE_NAME]);
 /* Owner, attributes, mode and times of what was made, as much as can be; 0, or the first errno with words. */
@@ -104,6 +133,8 @@ void links_release(struct held *h);
 void links_say(void);	/* frames of what has changed since the last time */
 
 void say_done(const struct task *t, unsigned flags, const struct wanted *w, const struct stat *st, uint64_t bytes);
+/* Segments were written, and the file is not in its place yet. */
+void say_sent(uint64_t index, uint64_t bytes);
 void say_failed(uint64_t index, enum result_status status, int error, const char *words);
 /* The same of what is there all the same. */
 void say_failed_there(uint64_t index, enum result_status status, int error, const char *words, const struct entry *there);

@@ -141,37 +141,6 @@ look(struct reader_thread *t, int at, const char *name, struct entry *e, struct 
 	return error;
 }
 
-/* Ours are NUMBER.NUMBER, rsync's are directories of two names (lib/runbook/copier/rsync.lua). */
-static bool
-is_leftover(const char *name)
-{
-	static const char digits[] = "0123456789abcdef";
-	if (strncmp(name, LEFTOVER, sizeof LEFTOVER - 1) != 0)
-		return false;
-	const char *rest = name + sizeof LEFTOVER - 1;
-	size_t first = strspn(rest, digits), second = rest[first] == '.' ? strspn(rest + first + 1, digits) : 0;
-	return (first && second && !rest[first + 1 + second]) || strcmp(rest, "stage") == 0 || strcmp(rest, "partial") == 0;
-}
-
-/* rsync's own directories of an interrupted copy hold files and no further ones.  0 or errno. */
-static int
-remove_leftover(int at, const char *name)
-{
-	if (unlinkat(at, name, 0) == 0)
-		return 0;
-	if (errno != EISDIR)
-		return errno;
-	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-	for (struct dirent *one; dir && (one = readdir(dir));)
-		unlinkat(fd, one->d_name, 0);
-	if (dir)
-		closedir(dir);
-	else if (fd >= 0)
-		close(fd);
-	return unlinkat(at, name, AT_REMOVEDIR) == 0 ? 0 : errno;
-}
-
 /* Its path, after some other one, until the thread asks for the next. */
 static const char *
 path_of_directory(struct reader_thread *t, const struct directory *d, const char *below)
@@ -211,7 +180,9 @@ path_in_unit(struct reader_thread *t, const struct directory *d, const char *nam
 static void
 meet_leftover(struct reader_thread *t, struct directory *d, int at, const char *name)
 {
-	int error = t->scan->clean ? remove_leftover(at, name) : 0;
+	if (t->scan->quiet && leftover_say(d->unit, at, name))
+		return;
+	int error = t->scan->clean ? leftover_remove(at, name) : 0;
 	scan_problem(d->unit, path_in_unit(t, d, name), error, "leftover");
 }
 
@@ -219,7 +190,7 @@ static void
 add_name(struct reader_thread *t, struct directory *d, int at, const char *name)
 {
 	struct entry e;
-	if (is_leftover(name)) {
+	if (leftover_is(name)) {
 		meet_leftover(t, d, at, name);
 		return;
 	}
@@ -300,12 +271,16 @@ read_names(struct reader_thread *t, struct directory *d, int fd)
 }
 
 static void
-finish(struct unit *u)
+finish(const struct scan *s, struct unit *u)
 {
-	if (atomic_fetch_sub(&u->pending, 1) == 1) {
-		scan_say(u);
-		units_said++;
+	if (atomic_fetch_sub(&u->pending, 1) != 1)
+		return;
+	if (s->quiet) {
+		scan_free(u);
+		return;
 	}
+	scan_say(u);
+	units_said++;
 }
 
 static int
@@ -350,7 +325,7 @@ read_directory(struct reader_thread *t, struct directory *d)
 				wake(false);
 		}
 	}
-	finish(u);
+	finish(t->scan, u);
 	if (atomic_fetch_sub(&directories_left, 1) == 1)
 		wake(true);
 }
@@ -428,7 +403,7 @@ add_unseen(const struct scan *s, const char *name, int error)
 		return;
 	struct unit *u = unit_of(s, name);
 	scan_problem(u, "", error, "stat");
-	finish(u);
+	finish(s, u);
 }
 
 static void
@@ -463,7 +438,7 @@ read_top(struct scan *s, struct reader_thread *t)
 			continue;
 		if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
 			add_unseen(s, name, errno);
-		else if (S_ISDIR(st.st_mode) && !is_leftover(name))
+		else if (S_ISDIR(st.st_mode) && !leftover_is(name))
 			add_unit(s, name, &st);
 		else if (scan_is_asked_for(s, "."))
 			add_name(t, loose->top, fd, name);
@@ -473,7 +448,7 @@ read_top(struct scan *s, struct reader_thread *t)
 	closedir(top);
 	settle(loose->top);
 	if (scan_is_asked_for(s, "."))
-		finish(loose);
+		finish(s, loose);
 	else
 		scan_free(loose);
 }
@@ -542,12 +517,13 @@ say_end(void)
 int
 far_scan(const struct far_options *o, bool clean)
 {
-	struct scan s = { .options = o, .clean = clean };
+	struct scan s = { .options = o, .clean = clean, .quiet = clean && o->keep_parts };
 	s.root = open(o->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s.root < 0)
 		far_die(EX_NOINPUT, "%s: %s", o->root, strerror(errno));
 	scan_read_request(&s);
-	say_hello(&s);
+	if (!s.quiet)
+		say_hello(&s);
 	out_flush();
 	thread_count = far_threads(o, s.root);
 	threads = far_memory(thread_count * sizeof *threads);
@@ -563,7 +539,10 @@ far_scan(const struct far_options *o, bool clean)
 	run(&threads[0]);
 	for (unsigned i = 1; i < started; i++)
 		pthread_join(threads[i].id, NULL);
-	say_end();
+	if (s.quiet)
+		out_flush();
+	else
+		say_end();
 	for (unsigned i = 0; i < thread_count; i++) {
 		cursor_close(&threads[i].cursor);
 		buffer_free(&threads[i].path);

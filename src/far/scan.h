@@ -59,6 +59,7 @@ struct scan {
 	const struct far_options *options;
 	int root;
 	bool clean;
+	bool quiet;		/* only unfinished files are said */
 	struct pattern *excludes;
 	size_t exclude_count;
 	char **not_units, **only;
@@ -74,6 +75,13 @@ bool scan_is_asked_for(const struct scan *s, const char *unit);
 const unsigned char *scan_known_digest(const struct scan *s, const char *unit);
 void scan_free_request(struct scan *s);
 bool scan_is_excluded(const struct scan *s, const char *path, bool directory);
+
+/* leftover.c */
+bool leftover_is(const char *name);
+/* 0 or errno. */
+int leftover_remove(int at, const char *name);
+/* As UNFINISHED; false: there is nothing in it to go on with. */
+bool leftover_say(const struct unit *u, int at, const char *name);
 
 /* scan_sort.c: by name. */
 void scan_sort(struct directory *d);

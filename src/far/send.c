@@ -1,7 +1,7 @@
 /* send.c - reads what is asked for, with many threads, and only reads. */
 #include "content.h"
 #include "pace.h"
-#include "work.h"
+#include "send.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,34 +14,23 @@
 #define TRIES 3
 #define QUEUED ((size_t)4 << 20)
 
-struct op {
-	unsigned char type;
-	uint64_t index;
-	char *path;
-	struct expect expect;
-	unsigned char hash[ENTRY_HASH];
-};
+uint64_t
+send_next_id(void)
+{
+	static _Atomic uint64_t next = 1;
+	return next++;
+}
 
-struct file {
-	const struct op *op;
-	struct buffer *out;	/* the payload of the frame that is made */
-	struct buffer *parts, *attributes;
-	uint64_t id, extents;
-	bool begun, racy;
-};
-
-static _Atomic uint64_t next_id = 1;
-
-static void
-put_head(struct buffer *b, const struct op *op)
+void
+send_put_head(struct buffer *b, const struct op *op)
 {
 	put_number(b, op->index);
 	put_text(b, op->path, strlen(op->path));
 	put_expect(b, &op->expect);
 }
 
-static void
-put_tail(struct buffer *b, const struct entry *e, const struct buffer *attributes, bool racy, const unsigned char *hash)
+void
+send_put_tail(struct buffer *b, const struct entry *e, const struct buffer *attributes, bool racy, const unsigned char *hash)
 {
 	entry_put(b, e);
 	put_text(b, attributes->bytes, attributes->length);
@@ -76,8 +65,8 @@ say_error(const struct op *op, int error)
 		say_failed(op, RESULT_SOURCE, error, strerror(error));
 }
 
-static void
-put_id(struct buffer *b, uint64_t id)
+void
+send_put_id(struct buffer *b, uint64_t id)
 {
 	b->length = 0;
 	put_number(b, id);
@@ -89,7 +78,7 @@ send_part(void *arg, uint64_t offset, const unsigned char *bytes, size_t length)
 {
 	struct file *f = arg;
 	pace_bytes(length);
-	put_id(f->out, f->id);
+	send_put_id(f->out, f->id);
 	put_number(f->out, offset);
 	put_text(f->out, bytes, length);
 	out_frame(DATA_CHUNK, f->out);
@@ -111,14 +100,14 @@ static void
 begin_large(struct file *f, uint64_t size)
 {
 	if (f->begun) {
-		put_id(f->out, f->id);
+		send_put_id(f->out, f->id);
 		out_frame(DATA_AGAIN, f->out);
 		return;
 	}
 	f->begun = true;
-	f->id = next_id++;
-	put_id(f->out, f->id);
-	put_head(f->out, f->op);
+	f->id = send_next_id();
+	send_put_id(f->out, f->id);
+	send_put_head(f->out, f->op);
 	put_number(f->out, size);
 	out_frame(DATA_BEGIN, f->out);
 }
@@ -139,13 +128,13 @@ send_open_file(struct file *f, int fd, const struct entry *e)
 	f->out = whole;
 	bool same = !large && f->op->type == WORK_CHECK && memcmp(hash, f->op->hash, ENTRY_HASH) == 0;
 	if (!error && large) {
-		put_id(whole, f->id);
-		put_tail(whole, e, f->attributes, f->racy, hash);
+		send_put_id(whole, f->id);
+		send_put_tail(whole, e, f->attributes, f->racy, hash);
 		out_frame(DATA_DONE, whole);
 	} else if (!error) {
 		whole->length = 0;
-		put_head(whole, f->op);
-		put_tail(whole, e, f->attributes, f->racy, hash);
+		send_put_head(whole, f->op);
+		send_put_tail(whole, e, f->attributes, f->racy, hash);
 		if (!same) {
 			put_number(whole, f->extents);
 			put_bytes(whole, f->parts->bytes, f->parts->length);
@@ -155,7 +144,7 @@ send_open_file(struct file *f, int fd, const struct entry *e)
 	return error;
 }
 
-/* A large file whose bytes should be there is read without sending them; what differs is read again, and sent. */
+/* A file whose bytes should be there is read without sending them; what differs is read again, and sent. */
 static int
 check_large(struct file *f, int fd, const struct entry *e, bool *same)
 {
@@ -164,8 +153,8 @@ check_large(struct file *f, int fd, const struct entry *e, bool *same)
 	*same = !error && memcmp(hash, f->op->hash, ENTRY_HASH) == 0;
 	if (*same) {
 		f->out->length = 0;
-		put_head(f->out, f->op);
-		put_tail(f->out, e, f->attributes, f->racy, hash);
+		send_put_head(f->out, f->op);
+		send_put_tail(f->out, e, f->attributes, f->racy, hash);
 		out_frame(WORK_CHECK, f->out);
 	}
 	return error;
@@ -185,21 +174,25 @@ send_file_once(struct cursor *c, struct file *f)
 	f->racy = content_is_racy(&e); /* before it is read: that may take long */
 	if (f->op->type == WORK_CHECK && e.size > CONTENT_CHUNK && !f->begun)
 		error = check_large(f, fd, &e, &same);
-	if (!error && !same)
+	if (!error && !same && (f->large || f->op->part.records || (e.size > SEGMENT_LEAST && !f->begun)))
+		error = send_large(f, fd, &e);
+	else if (!error && !same)
 		error = send_open_file(f, fd, &e);
 	close(fd);
 	return error;
 }
 
 static void
-send_file(struct cursor *c, const struct op *op)
+send_file(struct cursor *c, struct op *op)
 {
 	struct file f = { .op = op, .out = &c->scratch[0], .parts = &c->scratch[1], .attributes = &c->scratch[2] };
 	int error = EAGAIN;
 	for (int i = 0; i < TRIES && error == EAGAIN; i++)
 		error = send_file_once(c, &f);
+	if (error && op->part.records && !f.begun)
+		send_begin(&f, op->part.size); /* what is there of it already is no use */
 	if (error && f.begun) {
-		put_id(f.out, f.id);
+		send_put_id(f.out, f.id);
 		out_frame(DATA_DROP, f.out);
 	}
 	if (error)
@@ -241,7 +234,7 @@ send_name(struct cursor *c, const struct op *op)
 		put_text(&p, op->path, strlen(op->path));
 		if (op->type == WORK_NODE)
 			put_expect(&p, &op->expect);
-		put_tail(&p, &e, &attributes, racy, NULL);
+		send_put_tail(&p, &e, &attributes, racy, NULL);
 		out_frame(op->type, &p);
 	}
 	buffer_free(&p);
@@ -250,16 +243,23 @@ send_name(struct cursor *c, const struct op *op)
 }
 
 static void
+free_op(struct op *op)
+{
+	part_free(&op->part);
+	free(op->path);
+	free(op);
+}
+
+static void
 work(struct cursor *c, void *arg)
 {
 	struct op *op = arg;
 	pace_turn();
-	if (op->type == WORK_FILE || op->type == WORK_CHECK)
+	if (op->type == WORK_FILE || op->type == WORK_CHECK || op->type == WORK_PART)
 		send_file(c, op);
 	else
 		send_name(c, op);
-	free(op->path);
-	free(op);
+	free_op(op);
 }
 
 /* What needs nothing of ours goes on as it is. */
@@ -271,7 +271,7 @@ hand_on(const struct op *op, const char *unit, struct frame *f)
 		char *other = path_of(unit, get_text(&f->payload));
 		if (!other || f->payload.failed)
 			far_die(EX_PROTOCOL, "the work is malformed");
-		put_head(&p, op);
+		send_put_head(&p, op);
 		put_text(&p, other, strlen(other));
 		free(other);
 	} else {
@@ -291,7 +291,7 @@ take(struct pool *pool, const char *unit, struct frame *f)
 	op->type = f->type;
 	op->index = get_number(r);
 	op->path = path_of(unit, get_text(r));
-	if (!op->path || !op->type || !strchr("FMNHDX", op->type))
+	if (!op->path || !op->type || !strchr("FPMNHDX", op->type))
 		far_die(EX_PROTOCOL, "the work is malformed");
 	if (op->type != WORK_DIRECTORY && op->type != WORK_REMOVE)
 		op->expect = get_expect(r);
@@ -300,12 +300,11 @@ take(struct pool *pool, const char *unit, struct frame *f)
 		if (hash)
 			memcpy(op->hash, hash, ENTRY_HASH);
 	}
-	if (r->failed)
+	if (r->failed || (op->type == WORK_PART && !part_get(r, &op->part)))
 		far_die(EX_PROTOCOL, "the work is malformed");
 	if (op->type == WORK_LINK || op->type == WORK_REMOVE) {
 		hand_on(op, unit, f);
-		free(op->path);
-		free(op);
+		free_op(op);
 	} else {
 		pool_add(pool, work, op, sizeof *op + strlen(op->path));
 	}

@@ -5,6 +5,11 @@
  *   'b' id, head, size          a larger file begins; several may be under way
  *   'c' id, offset, bytes       a part of it
  *   'a' id                      it changed while it was read: what came of it is nothing, it begins again
+ *   'p' id, head, size          a file that comes in segments (entry.h) begins, or goes on; parts of it as 'c', then
+ *   's' id, index, as it was, record    a segment; as it was: what is there is right, and no parts of it came
+ *   'a' id, size                it changed: what is said from now on is of another state
+ *   't' id                      the segments that were asked for were sent
+ *   'e' id, entry, attributes, flags, state    all of it was sent, now or before: it goes to its place
  *   'e' id, entry, attributes, flags, hash    its end
  *   'z' id                      it is not sent after all; a 'V' with its index says why
  *   'M' head, entry, attributes, flags, hash    only what is not its bytes
@@ -26,7 +31,7 @@
 
 enum {
 	DATA_WHOLE = 'f', DATA_BEGIN = 'b', DATA_CHUNK = 'c', DATA_AGAIN = 'a', DATA_DONE = 'e', DATA_DROP = 'z', DATA_FAILED = 'V',
-	DATA_UNSENT = 'G', DATA_STAT = 'S',
+	DATA_UNSENT = 'G', DATA_STAT = 'S', DATA_UNFINISHED = 'p', DATA_SEGMENT = 's', DATA_SENT = 't',
 };
 
 struct expect {

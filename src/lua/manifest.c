@@ -349,6 +349,20 @@ copy_units(lua_State *L, struct manifest_work *w, lua_Integer n)
 	return w->units && w->lengths;
 }
 
+/* The table keeps them. */
+static const char *
+bytes_option(lua_State *L, int idx, const char *name, size_t *length)
+{
+	int type = lua_getfield(L, idx, name);
+	if (type != LUA_TNIL && type != LUA_TSTRING)
+		luaL_error(L, "option '%s' must be a string", name);
+	const char *bytes = lua_tolstring(L, -1, length);
+	if (!bytes)
+		*length = 0;
+	lua_pop(L, 1);
+	return bytes ? bytes : "";
+}
+
 static int
 new_work(lua_State *L, bool proof)
 {
@@ -365,13 +379,15 @@ new_work(lua_State *L, bool proof)
 		return luaL_error(L, "a shard holds one entry at least");
 	lua_Integer n = manifest_list(L, 1, "units");	/* ... units */
 	manifest_check_units(L, n);
+	size_t parts_length;
+	const char *parts = bytes_option(L, 1, "parts", &parts_length);
 	bind_permit(L, PERMIT_CHANGE);
 	struct manifest_work **box = lua_newuserdatauv(L, sizeof *box, 0);	/* ... units work */
 	*box = NULL;
 	luaL_setmetatable(L, WORK_MT);
 	lua_pushvalue(L, -2);				/* ... units work units */
 	w.path = strdup(directory);
-	bool ok = copy_units(L, &w, n) && w.path;
+	bool ok = copy_units(L, &w, n) && w.path && parts_take(&w.parts, parts, parts_length);
 	*box = manifest_work_new(&w);
 	if (!ok || !*box)
 		return luaL_error(L, "out of memory");
@@ -532,6 +548,7 @@ static const luaL_Reg functions[] = {
 	{ "distrust",  l_distrust },
 	{ "forget",    l_forget },
 	{ "keep",      manifest_l_keep },
+	{ "parts",     manifest_l_parts },
 	{ "request",   l_request },
 	{ "scan",      l_scan },
 	{ "strangers", manifest_l_strangers },
@@ -551,6 +568,7 @@ luaopen_runbook_core_manifest(lua_State *L)
 	manifest_sink_classes(L);
 	bind_op_class(L, JOB_MT);
 	bind_class(L, HANDLE_MT, NULL, handle_meta);
+	manifest_parts_class(L);
 	bind_class(L, WORK_MT, work_methods, work_meta);
 	bind_class(L, SHARD_MT, shard_methods, none);
 	luaL_newlib(L, functions);

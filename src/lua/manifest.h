@@ -47,4 +47,8 @@ void manifest_push_kind(lua_State *L, const struct manifest_kind *k);	/* [+1]: c
 void manifest_push_units(lua_State *L, const struct manifest_units *u);
 void manifest_push_shard(lua_State *L, const struct manifest_work *w, const struct manifest_shard *s);
 
+/* manifest_parts.c */
+int manifest_l_parts(lua_State *L);
+void manifest_parts_class(lua_State *L);
+
 #endif

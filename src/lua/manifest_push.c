@@ -251,7 +251,7 @@ manifest_push_report(lua_State *L, const struct manifest_scan *s)
 static void
 push_fault(lua_State *L, const struct manifest_fault *f)
 {
-	static const char *const statuses[] = { "done", "vanished", "changing", "source", "target", "conflict", "unkept" };
+	static const char *const statuses[] = { "done", "vanished", "changing", "source", "target", "conflict", "unkept", "torn" };
 	lua_createtable(L, 0, 5);			/* fault */
 	set_text(L, "status", statuses[f->status]);
 	set_text(L, "code", code_of(f->error));

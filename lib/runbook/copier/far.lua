@@ -140,13 +140,20 @@ function far.runs_on(place)
   end)
 end
 
+-- Removes what a copy that was cut left; with `keep` not the large files it was at, and says how far it was with them.
 far.clean = effect.verb {
   name = "far.clean", class = "change", repeatable = true, quiet = true, inverse = effect.NOT_NEEDED,
   target = function(dir) return dir.place.name end,
   summary = function(dir) return ("remove what a copy that was cut left in %s"):format(dir.path) end,
   by_hand = function(dir) return dir.place:by_hand { "find", dir.path, "-name", ".rb~*" } end,
-  body = function(dir, request)
-    run_once(dir.place, { "clean", dir.path }, { input = request, on_data = function() end })
+  body = function(dir, request, keep)
+    return retry.call({ target = dir.place.name, what = "cleaning up", reads = true }, function() -- it may be done again
+      local said = {}
+      run_once(dir.place, { "clean", dir.path, keep and "--keep-parts" or nil }, {
+        input = request, on_data = keep and function(bytes) said[#said + 1] = bytes end or function() end,
+      })
+      return table.concat(said)
+    end)
   end,
 }
 

@@ -41,6 +41,8 @@ function faults.of(failure)
   elseif failure.status == "target" then
     local known = TARGET[failure.code] or { "unknown", ("cannot be written on the target (%s)"):format(failure.words) }
     f.kind, f.text = known[1], known[2]
+  elseif failure.status == "torn" then -- what is there of it is looked at again, and the rest sent
+    f.kind, f.text, f.again, f.cut = "busy", ("parts of large files did not come (%s)"):format(failure.words), true, true
   elseif failure.status == "unkept" then
     f.kind, f.text = "refused", ("the target's file system cannot keep it (%s)"):format(failure.words)
   else

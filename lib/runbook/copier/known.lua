@@ -181,10 +181,12 @@ end
 --- Remove what a copy that was cut left behind; only units that we may have been in are looked through.
 ---@async
 ---@param only? string[]
-function Known:clean_up(only)
+---@param keep? boolean  large files stay that were not sent to their end
+---@return table<string, { bytes: integer, said: string }> kept  by unit: see core
+function Known:clean_up(only, keep)
   local request = check("read what is known", own(manifest.request, { directory = self.directory, side = "target", fresh = true,
     exclude = {}, not_units = patterns.NOT_UNITS, only = only }))
-  far.clean(self.pair.to, request)
+  return manifest.parts(far.clean(self.pair.to, request, keep))
 end
 
 --- Was a unit the same at both ends after the last pass, with the source as it is now? Others may have looked at it since.

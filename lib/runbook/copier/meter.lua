@@ -76,13 +76,19 @@ function Meter:expect(files, bytes)
   self.bytes_total, self.files_total = self.bytes + bytes, self.files + files
 end
 
--- How much has come, with what is on its way.
+--- So much of what is to be sent came in an earlier pass.
+---@param bytes integer
+function Meter:resume(bytes)
+  self.bytes = self.bytes + bytes
+end
+
+-- How much has come, with what is on its way. What was cut within a segment came twice.
 local function so_far(self)
   local bytes, files = self.bytes, self.files
   for _, one in pairs(self.now) do
     bytes, files = bytes + math.min(one.bytes, one.total), files + (one.files or 0)
   end
-  return bytes, files
+  return math.min(bytes, self.bytes_total), files
 end
 
 -- Rate and seconds to go, from the last minute.

@@ -47,6 +47,17 @@ end
 
 mover.survey = known.survey
 
+-- Remove what was left half done; large files go on from where they were cut. True when there is more of them than there was.
+local function take_stock(p, only)
+  local more = false
+  for unit, there in pairs(p.known:clean_up(only, true)) do
+    local before = p.parts[unit] or p.was_in_parts[unit]
+    more = more or there.bytes > (before and before.bytes or 0)
+    p.parts[unit], p.was_in_parts[unit] = there, there
+  end
+  return more
+end
+
 --- What is to be known before the first shard: the target, unless it bears our stamp.
 ---@async
 ---@param p table  the pass
@@ -55,6 +66,8 @@ function mover.prepare(p)
   p.token = digest.hex(digest.random(8))
   p.job = ("pass-%d-%s"):format(p.number, p.token)
   p.cut = {} -- units of which nobody knows what was done there
+  p.parts = {} -- by unit, what is there of large files that were not sent to their end
+  p.was_in_parts = {} -- units that ever had such files
   p.totals = { bytes = 0, files = 0, created = 0, deleted = 0, vanished = 0 }
   if effect.planning() then
     return
@@ -71,10 +84,10 @@ function mover.prepare(p)
   p.known.state.clean = {}
   local there = p.look.known
   if there and there.state ~= "closed" then
-    p.known:clean_up()
+    take_stock(p)
   end
   if p.begun then -- on the way back there is no stamp that says so
-    p.known:clean_up(p.begun)
+    take_stock(p, p.begun)
   end
   p.known:scan("target", { ours_during = p.kind ~= "back" and p.known:ours_during(there) or nil })
 end
@@ -92,18 +105,41 @@ local function begin_writing(p)
   end
 end
 
+-- Nobody goes on with what is left of large files now. False: it cannot be removed, and that is not what is to be said.
+local function remove_parts(p)
+  local names = {}
+  for _, list in ipairs { p.was_in_parts, p.failures } do
+    for name in pairs(list) do
+      names[#names + 1] = name
+    end
+  end
+  if #names == 0 then
+    return true
+  end
+  local ok, err = xpcall(p.known.clean_up, errors.handler, p.known, names)
+  if not ok and (next(p.failures) == nil or errors.is_cancelled(err)) then
+    error(err, 0)
+  end
+  return ok
+end
+
 --- The pass is over: what is known of the target is believed from now on, but for units that failed. Where one was cut it is
 --- not over: nobody knows what was done there.
 ---@async
 ---@param p table
 function mover.finish(p)
-  if effect.planning() or p.kind == "back" then
+  if effect.planning() then
     return
   end
   for name in pairs(p.failures) do
     if p.cut[name] then
       return
     end
+  end
+  if not remove_parts(p) or p.kind == "back" then
+    return
+  end
+  for name in pairs(p.failures) do
     p.known.state.doubt[name] = true
   end
   local there = p.look.known
@@ -157,6 +193,9 @@ local function weigh(p, todo)
     files, bytes = files + c.to_send.files, bytes + c.to_send.bytes
   end)
   p.meter:expect(files, bytes)
+  for _, unit in ipairs(todo) do
+    p.meter:resume(p.parts[unit.name] and p.parts[unit.name].bytes or 0)
+  end
   local share = p.pair.most_removed or 25
   if p.delete and gone > 100 and gone * 100 > there * share then
     errors.raise {
@@ -168,26 +207,30 @@ local function weigh(p, todo)
   end
 end
 
+-- Units of which nobody knows how far their shards came. True when something came of large files.
+local function look_at_cut(p, list)
+  local cut = {}
+  for _, unit in ipairs(list) do
+    local fault = p.faults[unit.name]
+    cut[#cut + 1] = fault and fault.cut and unit.name or nil
+  end
+  return #cut > 0 and take_stock(p, cut)
+end
+
 -- What a round left to be done once more, and what was a failure for good.
 local function next_round(p, todo, last)
-  local again, failed = {}, {}
-  local names = { look = {}, claim = {} }
+  local again, failed, only = {}, {}, {}
   for _, unit in ipairs(todo) do
     local fault = p.faults[unit.name]
     if fault and fault.again and not last then
       again[#again + 1] = unit
       p.meter:once_more(unit, faults.words(fault))
-      local list = names[fault.cut and "claim" or "look"]
-      list[#list + 1] = unit.name
+      only[#only + 1] = unit.name
     elseif fault then
       failed[unit.name] = faults.error_of(p, unit, fault)
       p.cut[unit.name] = fault.cut
     end
   end
-  if #names.claim > 0 then
-    p.known:clean_up(names.claim)
-  end
-  local only = table.move(names.look, 1, #names.look, #names.claim + 1, names.claim)
   if #only > 0 then -- what changed since this pass began writing we did, as with the other names of an inode
     p.known:scan("target", { only = only, ours_during = p.kind ~= "back" and p.known:ours_during(record.read(p.pair.to)) or nil })
   end
@@ -204,11 +247,17 @@ end
 
 local function one_round(p, list)
   p.faults = {}
+  local parts = {}
+  for _, unit in ipairs(list) do
+    parts[#parts + 1] = p.parts[unit.name] and p.parts[unit.name].said
+    p.parts[unit.name] = nil
+  end
   local before = p.totals.created + p.totals.files
   local deletions = p.delete and not (p.blocked and list[1].name == scan.LOOSE)
   local work <close> = effect.own(manifest.work, {
     directory = p.known.directory, units = names_of(list), owner = p.pair.owner, deletions = deletions, overwrite = p.kind == "back",
     entries = shards.entries(p, list), bytes = shards.bytes(p, list), spread = shards.lanes(p),
+    parts = table.concat(parts),
   })
   shards.run(p, work, list, function(settled)
     local good = {}
@@ -225,7 +274,8 @@ end
 local function carry_units(p, todo)
   local list, idle = todo, 0
   while true do
-    idle = one_round(p, list) and 0 or idle + 1
+    local went = one_round(p, list)
+    idle = (look_at_cut(p, list) or went) and 0 or idle + 1
     local all = list
     list, p.failed = next_round(p, list, idle >= WITHOUT_PROGRESS)
     for _, unit in ipairs(all) do

@@ -116,8 +116,9 @@ local function link_failure(p, stderr, status)
   }
 end
 
-local function ended(p, sink, stderr, status, failure)
+local function ended(p, shard, sink, stderr, status, failure)
   local outcome, message, code = sink:finish()
+  p.meter:follow(shard, sink:status()) -- what it read last was not counted yet
   if not outcome then
     local kind = code == "EFORMAT" and "internal" or errors.kind(code)
     errors.raise { kind = kind, code = code, target = p.pair.to.place.name, message = message }
@@ -194,7 +195,7 @@ end
 function pipe.run(p, shard)
   local sink <close> = shard:results()
   local run = p.route.kind == "operator" and run_between or run_job
-  return ended(p, sink, run(p, shard, sink))
+  return ended(p, shard, sink, run(p, shard, sink))
 end
 
 return pipe
