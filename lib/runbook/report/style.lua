@@ -57,7 +57,7 @@ details { margin: 0.3rem 0; }
 summary { cursor: pointer; padding: 0.2rem 0; color: var(--link); }
 details[open] > summary { margin-bottom: 0.3rem; }
 pre { margin: 0; padding: 0.8rem; background: var(--soft); border-radius: 6px; overflow-x: auto; overflow-wrap: normal; }
-@media (max-width: 44rem) {
+@media screen and (max-width: 44rem) {
   body { padding: 1.2rem 1rem 3rem; }
   h1 { font-size: 1.25rem; }
   dl { grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); }
