@@ -105,6 +105,13 @@ for _, kind in ipairs(places.kinds) do
         assert.equal("limit", err.kind)
       end)
 
+      it("may be given up before anything was fed to it", function()
+        local command = require "runbook.place.command"
+        local reader = function() error("enough", 0) end
+        local ok, err = pcall(effect.reading, command.converse, at, { "sleep", "20" }, { what = "sleep", stdin = "x" }, reader, function() end)
+        assert.same({ false, "enough" }, { ok, errors.from(err).message })
+      end)
+
       it("refuses secrets in arguments and gives them through stdin", function()
         local word = secret.new("pw", "hush-hush")
         local err = raised(at.run, at, { "echo", word })

@@ -259,7 +259,7 @@ local function feed(place, child, o, seen)
       task.sleep(FOR_EVER)
     end
   end)
-  if not ok then
+  if not ok and not seen.over then -- else nobody wants it any more, and what it met is no failure
     child:close()
     error(err, 0)
   end
@@ -331,11 +331,17 @@ local function stop_tasks(tasks)
   end
 end
 
+-- Who takes the output has had enough, perhaps before anything was fed to the child.
+local function give_up(seen)
+  seen.over = true
+  seen.child:close()
+end
+
 -- Who takes the output may fail at it; a command that nobody listens to any more is not waited for.
 local function reading(read, from, seen)
   local ok, err = xpcall(read, errors.handler, from, seen)
   if not ok then
-    seen.child:close()
+    give_up(seen)
     error(err, 0)
   end
 end
@@ -408,7 +414,7 @@ local function collect(place, argv, o)
     for chunk in function() return from:read(CHUNK) end do
       seen.last, length = time.now(), length + #chunk
       if length > limit then
-        seen.child:close()
+        give_up(seen)
         return
       end
       out[#out + 1] = chunk
