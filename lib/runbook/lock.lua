@@ -117,6 +117,12 @@ local function split(where, name)
   return where, ("/tmp/runbook-lock-%s"):format((name or "place"):gsub("[^%w_.-]", "-"))
 end
 
+--- Who we are, for those who find what we hold: "ann on bastion, process 4711".
+---@return string
+function lock.holder()
+  return ("%s on %s, process %d"):format(embed.user(), journal.hostname(), embed.pid())
+end
+
 -- The obligation of a lock: the one an earlier process of this run left open, or a new one.
 local function owe(session, what)
   local text = data.encode(what, "lock")
@@ -151,7 +157,7 @@ end
 
 local function hold(session, place, path)
   local identity, asked = session.journal.meta.id, time.boottime()
-  local holder = ("%s on %s, process %d"):format(embed.user(), journal.hostname(), embed.pid())
+  local holder = lock.holder()
   local owed = owe(session, { place = place, path = path, run = identity })
   local ok, err = xpcall(take, errors.handler, place, path, identity, holder)
   if not ok then

@@ -6,10 +6,12 @@
 ---     })
 ---     local o = check(t)
 ---
---- Types: string number integer boolean table function list any, or several as "string|table".
+--- Types: string number integer boolean table function list duration any, or several as "string|table". A duration is seconds,
+--- or text like "1m 30s", which comes out as seconds.
 
 local errors = require "runbook.errors"
 local nearest = require "runbook.nearest"
+local units = require "runbook.units"
 
 local options = {}
 
@@ -17,6 +19,8 @@ local function type_matches(value, wanted)
   for one in wanted:gmatch("[^|]+") do
     local kind = math.type(value) == "integer" and one == "integer" and "integer" or type(value)
     if one == "any" or kind == one then
+      return true
+    elseif one == "duration" and (type(value) == "number" or units.parse_duration(value)) then
       return true
     elseif one == "number" and type(value) == "number" then
       return true
@@ -78,6 +82,9 @@ function options.declare(where, declared)
         checked[name] = d.default
       elseif checked[name] == nil and not d.optional then
         problems[#problems + 1] = ("option `%s` is missing: %s"):format(name, d[2] or d[1])
+      end
+      if d[1] == "duration" and type(checked[name]) == "string" then
+        checked[name] = units.parse_duration(checked[name])
       end
     end
     if #problems > 0 then

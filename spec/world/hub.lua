@@ -85,6 +85,14 @@ return function(world)
     local values = {
       password = hub.password, image = "world/hub:1", admins = hub.admins, slugScheme = o.slug_scheme or "escape",
       homeSubPath = o.home_subpath or "{escaped_username}", sharedSubPath = "_shared", uid = 1000, writers = hub.running,
+      -- The same once more as the chart has it, for those who read what a hub is set up to do.
+      Chart = { Name = "jupyterhub", Version = o.slug_scheme == "safe" and "4.1.0" or "3.3.8" },
+      Release = { Name = hub.namespace, Namespace = hub.namespace },
+      hub = { baseUrl = "/", db = { type = "sqlite-pvc" }, config = {
+        JupyterHub = { authenticator_class = "dummy" }, DummyAuthenticator = { password = hub.password },
+        KubeSpawner = { slug_scheme = o.slug_scheme } } },
+      singleuser = { storage = { type = "static", homeMountPath = "/home/jovyan",
+        static = { pvcName = "home-nfs", subPath = o.home_subpath or "{escaped_username}" } } },
       services = { "hub-health", "runbook" }, extraConfig = setmetatable(o.extra_config or {}, { __jsontype = "object" }),
     }
     for _, list in ipairs { "admins", "writers" } do

@@ -103,6 +103,13 @@ function Pair:route(look)
   return look.route
 end
 
+--- Names of the units at the source, as they are now.
+---@async
+---@return string[]
+function Pair:units_now()
+  return pass.ends(self).from.names
+end
+
 --- Checks for rb.checks: titles and functions that read.
 ---@return table[]
 function Pair:checks()

@@ -1,0 +1,310 @@
+--- Closing a hub and opening it again.
+---
+--- The way back never lives on one computer only: before its first change a closing writes ConfigMap `runbook-freeze` into the
+--- hub's namespace, with every object as it was and the kubectl lines that reopen it.
+
+local difference = require "runbook.kube.difference"
+local discovery = require "runbook.kube.discovery"
+local effect = require "runbook.effect"
+local errors = require "runbook.errors"
+local handle = require "runbook.hub.handle"
+local json = require "runbook.json"
+local lock = require "runbook.lock"
+local options = require "runbook.options"
+local page = require "runbook.hub.page"
+local task = require "runbook.core.task"
+local time = require "runbook.core.time"
+
+local Hub = handle.Hub
+
+local closing = {}
+
+closing.NAME = "runbook-freeze"
+local READY = 300 -- seconds for the page's pod
+
+local function run_name()
+  local session = task.context().session
+  return session and session.journal and session.name or "ad-hoc"
+end
+
+-- ---- what reopens it ----
+
+-- A backend of an Ingress, in whatever version of the API it is.
+local function to_page(backend)
+  if backend.service then
+    return { service = { name = page.NAME, port = { name = "http" } } }
+  end
+  return { serviceName = page.NAME, servicePort = "http" }
+end
+
+local function each_backend(ingress, fn)
+  local spec = difference.copy(ingress.spec)
+  for _, key in ipairs { "defaultBackend", "backend" } do
+    spec[key] = spec[key] and fn(spec[key])
+  end
+  for _, rule in ipairs(spec.rules or {}) do
+    for _, path in ipairs(rule.http and rule.http.paths or {}) do
+      path.backend = fn(path.backend)
+    end
+  end
+  return spec
+end
+
+local function leads_to_page(ingress)
+  local all, any = true, false
+  each_backend(ingress, function(backend)
+    any = true
+    all = all and (backend.serviceName or backend.service and backend.service.name) == page.NAME
+    return backend
+  end)
+  return any and all
+end
+
+local function front_of(hub)
+  local ingress = hub:find("Ingress", "jupyterhub")
+  return ingress, not ingress and hub:get("Service", "proxy-public") or nil
+end
+
+-- What a person types to open the hub without us, in order.
+local function lines_of(hub, ingress, service)
+  local function kubectl(...)
+    return hub.cluster:by_hand { "-n", hub.namespace, ... }
+  end
+  local lines = {
+    ("To open %s again without the computer that closed it:"):format(hub.name), "",
+    kubectl("delete", "resourcequota", closing.NAME, "--ignore-not-found"),
+    kubectl("scale", "deployment/hub", "--replicas=1"),
+    kubectl("rollout", "status", "deployment/hub"),
+  }
+  if ingress then
+    lines[#lines + 1] = kubectl("patch", "ingress", "jupyterhub", "--type", "merge", "-p", json.encode { spec = {
+      rules = ingress.spec.rules, defaultBackend = ingress.spec.defaultBackend, backend = ingress.spec.backend } })
+  elseif service then
+    lines[#lines + 1] = kubectl("patch", "service", "proxy-public", "--type", "json", "-p",
+      json.encode(json.array { { op = "replace", path = "/spec/selector", value = service.spec.selector } }))
+  end
+  lines[#lines + 1] = kubectl("delete", "deployment,service,configmap", page.NAME, "--ignore-not-found")
+  lines[#lines + 1] = kubectl("delete", "configmap", closing.NAME)
+  return table.concat(lines, "\n") .. "\n"
+end
+
+-- Who is in the database: it cannot be read any more when the hub is stopped.
+local function names_of_users(hub, deployment)
+  local list = json.array {}
+  if (deployment.spec.replicas or 1) > 0 and hub:settings().database == "sqlite-pvc" then
+    for i, person in ipairs(hub:users()) do
+      list[i] = { id = person.id, name = person.name }
+    end
+  end
+  return list
+end
+
+-- Written before the first change; what an earlier step of the same run wrote stays as it is: it was before the change.
+local function leave_the_way_back(hub)
+  local found = hub:find("ConfigMap", closing.NAME)
+  if found then
+    local owner = found.data and found.data.run
+    if owner ~= run_name() then
+      errors.raise {
+        kind = "conflict", code = "EFROZEN", target = hub.name,
+        message = ("it is closed already, by run %s since %s"):format(owner or "unknown", found.data and found.data.at or "unknown"),
+        hint = ("runbook adopt %s --context %s, or read how to reopen it: %s"):format(hub.namespace, hub.cluster.name,
+          hub.cluster:by_hand { "-n", hub.namespace, "get", "configmap", closing.NAME, "-o", "jsonpath={.data.README}" }),
+      }
+    end
+    return
+  end
+  local ingress, service = front_of(hub)
+  local deployment = hub:get("Deployment", "hub")
+  hub.cluster:create {
+    apiVersion = "v1", kind = "ConfigMap",
+    metadata = { name = closing.NAME, namespace = hub.namespace, labels = { ["app.kubernetes.io/managed-by"] = "runbook" } },
+    data = {
+      README = lines_of(hub, ingress, service),
+      run = run_name(),
+      holder = lock.holder(),
+      at = os.date("!%Y-%m-%dT%H:%M:%SZ", math.floor(time.utc())),
+      ["front.json"] = json.encode(difference.strip(ingress or service)),
+      ["users.json"] = json.encode(names_of_users(hub, deployment)),
+      replicas = tostring(deployment.spec.replicas or 1),
+    },
+  }
+end
+
+-- ---- servers ----
+
+local function is_server(pod)
+  return (pod.metadata.labels or {}).component == "singleuser-server"
+end
+
+-- The pods that are there and are nobody's server: that many may be, so that one of them that dies comes back, and no
+-- server starts beside them. Running servers are not touched by a quota.
+local function block_by_quota(hub)
+  local count = 0
+  hub.cluster:each({ kind = "Pod", namespace = hub.namespace }, function(pod)
+    if not is_server(pod) and pod.status.phase ~= "Succeeded" and pod.status.phase ~= "Failed" then
+      count = count + 1
+    end
+  end)
+  hub.cluster:apply {
+    apiVersion = "v1", kind = "ResourceQuota", metadata = { name = closing.NAME, namespace = hub.namespace },
+    spec = { hard = { pods = tostring(count) } },
+  }
+end
+
+-- Kubernetes 1.30 and newer can say what it is that may not start, and why.
+local function block_by_policy(hub)
+  local name = ("%s-%s"):format(closing.NAME, hub.namespace)
+  hub.cluster:apply { {
+    apiVersion = "admissionregistration.k8s.io/v1", kind = "ValidatingAdmissionPolicy", metadata = { name = name },
+    spec = {
+      failurePolicy = "Fail",
+      matchConstraints = {
+        namespaceSelector = { matchLabels = { ["kubernetes.io/metadata.name"] = hub.namespace } },
+        objectSelector = { matchLabels = { component = "singleuser-server" } },
+        resourceRules = { { apiGroups = { "" }, apiVersions = { "v1" }, operations = { "CREATE" }, resources = { "pods" } } },
+      },
+      validations = { { expression = "false", message = "this hub is closed for maintenance; no server starts now" } },
+    },
+  }, {
+    apiVersion = "admissionregistration.k8s.io/v1", kind = "ValidatingAdmissionPolicyBinding", metadata = { name = name },
+    spec = { policyName = name, validationActions = { "Deny" } },
+  } }
+end
+
+local function has_policies(hub)
+  local ok, found = xpcall(effect.reading, errors.handler, discovery.of, hub.cluster, "admissionregistration.k8s.io/v1",
+    "ValidatingAdmissionPolicy")
+  return ok and found ~= nil
+end
+
+-- The page stands before anything is closed, so that closing is one change.
+local function put_up_page(hub, text)
+  local spec = hub:get("Deployment", "hub").spec.template.spec
+  local image
+  for _, container in ipairs(spec.containers) do
+    image = container.name == "hub" and container.image or image
+  end
+  hub.cluster:apply(page.objects { namespace = hub.namespace, image = image or spec.containers[1].image, run = run_name(),
+    pull_secrets = spec.imagePullSecrets, text = text })
+  hub.cluster:wait { kind = "Deployment", name = page.NAME, namespace = hub.namespace, timeout = READY }
+end
+
+--- From now on no user's server starts; those that run go on, and the hub with them.
+---@async
+function Hub:block_servers()
+  leave_the_way_back(self)
+  put_up_page(self)
+  if has_policies(self) then
+    block_by_policy(self)
+  else
+    block_by_quota(self)
+  end
+end
+
+-- ---- people ----
+
+local check_close = options.declare("hub:close", {
+  page = { "string", "what people see: `maintenance`, our page, or HTML of your own", default = "maintenance" },
+  document = { "boolean", "the document's way: remove Service proxy-public, so that nothing answers", default = false },
+})
+
+--- People see a page instead of the hub. Its proxy stays, so that opening it again is one change.
+---@async
+---@param o? { page?: string, document?: boolean }
+function Hub:close(o)
+  o = check_close(o or {}, 2)
+  leave_the_way_back(self)
+  if o.document then
+    self.cluster:delete { kind = "Service", name = "proxy-public", namespace = self.namespace }
+    return
+  end
+  put_up_page(self, o.page ~= "maintenance" and o.page or nil)
+  local ingress = front_of(self)
+  if ingress == nil then
+    self.cluster:patch { kind = "Service", name = "proxy-public", namespace = self.namespace,
+      json = json.array {
+        { op = "replace", path = "/spec/selector", value = { app = page.NAME } },
+        { op = "replace", path = "/spec/ports/0/targetPort", value = "http" },
+      } }
+  elseif not leads_to_page(ingress) then
+    self.cluster:patch { kind = "Ingress", name = "jupyterhub", namespace = self.namespace,
+      merge = { spec = each_backend(ingress, to_page) } }
+  end
+end
+
+-- ---- is it still? ----
+
+-- Who changed an object last, as the API server keeps it.
+local function last_change(object)
+  local last
+  for _, entry in ipairs(object.metadata.managedFields or {}) do
+    if entry.time and (not last or entry.time > last.time) then
+      last = entry
+    end
+  end
+  return last and (" (last changed by %s at %s)"):format(last.manager, last.time) or ""
+end
+
+local function opened(hub, problems)
+  local ingress = hub:find("Ingress", "jupyterhub")
+  local service = hub:find("Service", "proxy-public")
+  if ingress and not leads_to_page(ingress) then
+    problems[#problems + 1] = "Ingress jupyterhub leads to the hub again" .. last_change(ingress)
+  elseif not ingress and service and (service.spec.selector or {}).app ~= page.NAME then
+    problems[#problems + 1] = "Service proxy-public leads to the hub again" .. last_change(service)
+  end
+end
+
+--- Raises, with who did it, when the hub is open again or starting: a deployment by CI, a colleague, or a user's server.
+---@async
+function Hub:must_be_closed()
+  local problems = {}
+  if not self:find("ConfigMap", closing.NAME) then
+    problems[1] = ("ConfigMap %s is gone"):format(closing.NAME)
+  end
+  opened(self, problems)
+  local deployment = self:get("Deployment", "hub")
+  if (deployment.spec.replicas or 1) > 0 then
+    problems[#problems + 1] = "Deployment hub has replicas again" .. last_change(deployment)
+  end
+  for _, pod in ipairs(self.cluster:list { kind = "Pod", namespace = self.namespace, labels = "component=singleuser-server" }) do
+    problems[#problems + 1] = ("server %s runs"):format(pod.metadata.name)
+  end
+  if #problems > 0 then
+    errors.raise {
+      kind = "conflict", code = "EOPENED", target = self.name,
+      message = "somebody opened it while it has to be closed: " .. table.concat(problems, "; "),
+      hint = "find out who deploys to it (CI, mostly) and stop that; then close it again with `runbook resume --again freeze`",
+    }
+  end
+end
+
+--- Let people's servers start, and people in: undo of `block_servers` and `close` as a step of its own.
+---@async
+function Hub:unblock_servers()
+  local found = self:find("ConfigMap", closing.NAME)
+  if found and found.data["front.json"] then
+    local front = json.decode(found.data["front.json"])
+    if front.kind == "Ingress" then
+      self.cluster:patch { kind = "Ingress", name = "jupyterhub", namespace = self.namespace, merge = { spec = front.spec } }
+    else
+      self.cluster:patch { kind = "Service", name = "proxy-public", namespace = self.namespace, json = json.array {
+        { op = "replace", path = "/spec/selector", value = front.spec.selector },
+        { op = "replace", path = "/spec/ports", value = front.spec.ports },
+      } }
+    end
+  end
+  if has_policies(self) then
+    local name = ("%s-%s"):format(closing.NAME, self.namespace)
+    self.cluster:delete { kind = "ValidatingAdmissionPolicyBinding", name = name }
+    self.cluster:delete { kind = "ValidatingAdmissionPolicy", name = name }
+  end
+  self.cluster:delete { kind = "ResourceQuota", name = closing.NAME, namespace = self.namespace }
+  for _, kind in ipairs { "Deployment", "Service", "ConfigMap" } do
+    self.cluster:delete { kind = kind, name = page.NAME, namespace = self.namespace }
+  end
+  self.cluster:delete { kind = "ConfigMap", name = closing.NAME, namespace = self.namespace }
+end
+
+return closing

@@ -1,0 +1,270 @@
+--- Who uses a hub, and stopping and starting it: users' servers, and the hub itself.
+---
+--- Who there is comes from the hub's own database, read in its pod: it needs no token of the API, and misses nobody by pages.
+
+local effect = require "runbook.effect"
+local errors = require "runbook.errors"
+local handle = require "runbook.hub.handle"
+local human = require "runbook.human"
+local json = require "runbook.json"
+local options = require "runbook.options"
+local settings = require "runbook.hub.settings"
+local task = require "runbook.task"
+local time = require "runbook.core.time"
+local units = require "runbook.units"
+
+local Hub = handle.Hub
+
+local servers = {}
+
+local PODS = "component=singleuser-server"
+local POLL = 5 -- seconds between two looks at running servers
+local ENDING = 600 -- seconds that servers and the hub may take to end
+local STARTING = 900 -- seconds; a volume may have to be attached, and the database upgraded
+local SHOWN = 4
+local BUSY_WITHIN = 600 -- seconds since somebody was active, for people to be called busy
+
+-- Read-only, so that neither a lock nor a journal of ours gets in the hub's way.
+local PEOPLE = [[
+import json, sqlite3
+db = sqlite3.connect("file:/srv/jupyterhub/jupyterhub.sqlite?mode=ro", uri=True, timeout=30)
+print(json.dumps([dict(zip(("id", "name", "admin", "active", "running"), row)) for row in db.execute("""
+  SELECT u.id, u.name, u.admin, strftime('%s', u.last_activity),
+    (SELECT count(*) FROM spawners s WHERE s.user_id = u.id AND s.server_id IS NOT NULL)
+  FROM users u ORDER BY u.name""")]))
+]]
+
+--- The hub's container as a place.
+---@async
+---@return runbook.Place
+function Hub:container()
+  return self.cluster:container { deployment = "hub", container = "hub", namespace = self.namespace }
+end
+
+---@class runbook.hub.Person
+---@field id integer
+---@field name string
+---@field admin boolean
+---@field active number?    seconds since 1970
+---@field running integer   servers
+
+--- The users of the hub's database.
+---@async
+---@return runbook.hub.Person[]
+function Hub:users()
+  local s = self:settings()
+  if s.database ~= "sqlite-pvc" then
+    errors.raise {
+      kind = "usage", code = "EDATABASE", target = self.name,
+      message = ("its database is %s; only sqlite on a claim (sqlite-pvc) can be read and moved here"):format(s.database),
+      hint = "move it with its own tools (pg_dump, mysqldump), and set `database: leave`",
+    }
+  end
+  local people = json.decode(self:container():query { "python3", "-c", PEOPLE })
+  for _, person in ipairs(people) do
+    person.admin = person.admin == 1 or person.admin == true
+    person.active = person.active ~= json.null and tonumber(person.active) or nil
+  end
+  return people
+end
+
+--- The users, while the hub runs; those it had when it was closed, afterwards.
+---@async
+---@return { id: integer, name: string }[]
+function Hub:known_users()
+  local frozen = self:find("ConfigMap", "runbook-freeze")
+  local kept = frozen and frozen.data and frozen.data["users.json"]
+  local deployment = self:get("Deployment", "hub")
+  if kept and (deployment.spec.replicas or 1) == 0 then
+    return json.decode(kept)
+  end
+  return self:users()
+end
+
+local check_recent = options.declare("hub:recently_active", {
+  within = { "duration", "how long ago at most", default = "30d" },
+})
+
+--- Directories of those who were on the hub lately, the latest first: what a copy should begin with.
+---@async
+---@param o? { within: string|number }
+---@return string[] directories
+function Hub:recently_active(o)
+  local within = check_recent(o, 2).within
+  local s, since, people = self:settings(), time.utc() - within, {}
+  for _, person in ipairs(self:users()) do
+    if person.active and person.active >= since then
+      people[#people + 1] = person
+    end
+  end
+  table.sort(people, function(a, b) return a.active > b.active end)
+  local list = {}
+  for i, person in ipairs(people) do
+    list[i] = settings.directory(s, person, self.namespace):match "[^/]+$"
+  end
+  return list
+end
+
+--- Rows for the question before people are locked out.
+---@async
+---@return string[][]
+function Hub:impact()
+  local running, users, busy = 0, 0, {}
+  for _, person in ipairs(self:users()) do
+    running = running + person.running
+    users = users + (person.running > 0 and 1 or 0)
+    local ago = person.active and time.utc() - person.active
+    if person.running > 0 and ago and ago < BUSY_WITHIN then
+      busy[#busy + 1] = { name = person.name, ago = ago }
+    end
+  end
+  table.sort(busy, function(a, b) return a.ago < b.ago end)
+  local shown = {}
+  for i = 1, math.min(#busy, SHOWN) do
+    shown[i] = ("%s %s ago"):format(busy[i].name, units.duration(busy[i].ago))
+  end
+  local text = ("%s of %s; %d used in the last 10 min"):format(human.plural(running, "server"), human.plural(users, "user"), #busy)
+  if #busy > 0 then
+    text = ("%s (%s%s)"):format(text, table.concat(shown, ", "), #busy > SHOWN and (", %d more"):format(#busy - SHOWN) or "")
+  end
+  return {
+    { "who", ("everyone on %s, until `open`"):format(self.name) },
+    { "now", text },
+    { "where", ("%s, kube-system %s"):format(self.name, self.cluster:uid()) },
+    { "back", "without this computer: " .. self.cluster:by_hand { "-n", self.namespace, "get", "configmap", "runbook-freeze", "-o",
+      "jsonpath={.data.README}" } },
+  }
+end
+
+-- ---- users' servers ----
+
+--- Pods of users' servers, those that are ending too.
+---@async
+---@return table[]
+function Hub:server_pods()
+  return self.cluster:list { kind = "Pod", namespace = self.namespace, labels = PODS }
+end
+
+local check_idle = options.declare("hub:wait_idle", { at_most = { "duration", "how long", default = 0 } })
+
+--- Wait until nobody's server runs, or so long; what still runs then is left to `stop_servers`.
+---@async
+---@param o { at_most: string|number }
+function Hub:wait_idle(o)
+  local most = check_idle(o, 2).at_most
+  if most <= 0 then
+    return
+  end
+  local text = ("wait until nobody's server runs, at most %s"):format(units.duration(most))
+  effect.wait(text, function()
+    local deadline = time.now() + most
+    while #self:server_pods() > 0 and time.now() < deadline do
+      task.sleep(math.min(POLL, deadline - time.now()))
+    end
+  end)
+end
+
+local stop_pods = effect.verb {
+  name = "hub.stop_servers", class = "change", repeatable = true, inverse = effect.NOT_NEEDED,
+  target = function(hub) return hub.name end,
+  summary = function() return "stop every user's server; they are not started again by going back" end,
+  by_hand = function(hub) return hub.cluster:by_hand { "-n", hub.namespace, "delete", "pod", "-l", PODS } end,
+  preview = function(hub)
+    return { before = human.plural(#hub:server_pods(), "server"), after = "none" }
+  end,
+  body = function(hub)
+    local deadline = time.now() + ENDING
+    while true do -- one that started meanwhile is stopped, too
+      local pods = hub:server_pods()
+      if #pods == 0 then
+        return
+      elseif time.now() > deadline then
+        errors.raise {
+          kind = "timeout", target = hub.name,
+          message = ("%s still not ended after %s: %s"):format(human.plural(#pods, "server"), units.duration(ENDING),
+            pods[1].metadata.name),
+          hint = "is its node gone? Its volume may still be written: look at the node before you force the pod away",
+        }
+      end
+      for _, pod in ipairs(pods) do
+        if not pod.metadata.deletionTimestamp then
+          hub.cluster:delete { kind = "Pod", name = pod.metadata.name, namespace = hub.namespace, uid = pod.metadata.uid, wait = false }
+        end
+      end
+      task.sleep(1)
+    end
+  end,
+}
+
+--- Stop every user's server and wait until the last pod is gone. They get the time to end that they are set up with, so that
+--- what they have not written yet is written. Going back does not start them again.
+---@async
+function Hub:stop_servers()
+  stop_pods(self)
+end
+
+-- ---- the hub ----
+
+--- Stop the hub and wait until its pod is gone, and with it whatever writes its database.
+---@async
+function Hub:stop_hub()
+  self.cluster:scale { kind = "Deployment", name = "hub", namespace = self.namespace, replicas = 0 }
+  effect.wait("wait until the hub's pod is gone", function()
+    local deadline = time.now() + ENDING
+    while #self.cluster:list { kind = "Pod", namespace = self.namespace, labels = "app=jupyterhub,component=hub" } > 0 do
+      if time.now() > deadline then
+        errors.raise { kind = "timeout", target = self.name, message = "the hub's pod does not end",
+          hint = self.cluster:by_hand { "-n", self.namespace, "describe", "pod", "-l", "component=hub" } }
+      end
+      task.sleep(1)
+    end
+  end)
+end
+
+local check_start = options.declare("hub:start_hub", {
+  servers = { "string", "`blocked`: people see the page until `unblock_servers`", choices = { "allowed", "blocked" }, default = "allowed" },
+})
+
+--- Start the hub and wait until it is ready.
+---@async
+---@param o? { servers: "allowed"|"blocked" }
+function Hub:start_hub(o)
+  if check_start(o or {}, 2).servers == "blocked" then
+    self:close()
+  end
+  self.cluster:scale { kind = "Deployment", name = "hub", namespace = self.namespace, replicas = 1 }
+  self.cluster:wait { kind = "Deployment", name = "hub", namespace = self.namespace, timeout = STARTING }
+end
+
+--- Raises unless the hub answers that it is well; asked through the API server, so that it makes no difference whether people
+--- can reach it.
+---@async
+---@return string version
+function Hub:must_be_healthy()
+  local base = ("/api/v1/namespaces/%s/services/hub:8081/proxy%s"):format(self.namespace, self:settings().base_url)
+  self.cluster:request { path = base .. "hub/health" }
+  local answer = self.cluster:request { path = base .. "hub/api/" }
+  local version = json.decode(answer.body).version
+  if type(version) ~= "string" then
+    errors.raise { kind = "exit", target = self.name, message = "what answers there does not say JupyterHub's version" }
+  end
+  return version
+end
+
+--- What the hub and its proxy have logged, each below its name.
+---@async
+---@return string
+function Hub:logs()
+  local texts = {}
+  for _, pod in ipairs(self.cluster:list { kind = "Pod", namespace = self.namespace, labels = "app=jupyterhub" }) do
+    if (pod.metadata.labels or {}).component ~= "singleuser-server" then
+      for _, container in ipairs(pod.spec.containers) do
+        texts[#texts + 1] = ("==> %s, container %s"):format(pod.metadata.name, container.name)
+        texts[#texts + 1] = self.cluster:logs { pod = pod.metadata.name, container = container.name, namespace = self.namespace }
+      end
+    end
+  end
+  return table.concat(texts, "\n") .. "\n"
+end
+
+return servers

@@ -1,0 +1,261 @@
+--- Who can write to a hub's homes: every pod with that storage mounted, in any namespace, labelled or not.
+
+local errors = require "runbook.errors"
+local events = require "runbook.events"
+local handle = require "runbook.hub.handle"
+local human = require "runbook.human"
+local storage = require "runbook.hub.storage"
+local task = require "runbook.task"
+local units = require "runbook.units"
+
+local Hub = handle.Hub
+
+local writers = {}
+
+local SHOWN = 8
+local ENDED = { Succeeded = true, Failed = true }
+
+-- Which of a pod's volumes are on this storage. `claims` remembers what is behind each claim.
+local function volumes_on(cluster, pod, place, claims)
+  local found = {}
+  for _, volume in ipairs(pod.spec.volumes or {}) do
+    local claim = volume.persistentVolumeClaim
+    local behind
+    if claim then
+      local key = pod.metadata.namespace .. "/" .. claim.claimName
+      if claims[key] == nil then
+        local ok, is = xpcall(storage.of_claim, errors.handler, cluster, pod.metadata.namespace, claim.claimName)
+        if not ok and not errors.is(is, "missing") then
+          error(is, 0)
+        end
+        claims[key] = ok and is or false
+      end
+      behind = claims[key]
+    elseif volume.nfs or volume.hostPath or volume.csi then
+      behind = storage.of_source(volume, volume.name)
+    end
+    if behind and storage.overlap(behind, place) and not (claim and claim.readOnly or volume.nfs and volume.nfs.readOnly) then
+      found[volume.name] = true
+    end
+  end
+  return found
+end
+
+local function mounts_for_writing(pod, volumes)
+  for _, list in ipairs { pod.spec.containers or {}, pod.spec.initContainers or {}, pod.spec.ephemeralContainers or {} } do
+    for _, container in ipairs(list) do
+      for _, mount in ipairs(container.volumeMounts or {}) do
+        if volumes[mount.name] and not mount.readOnly then
+          return true
+        end
+      end
+    end
+  end
+  return false
+end
+
+-- Pods of all namespaces, or, where that is not allowed, of the hub's alone; the second value says so.
+local function each_pod(hub, fn)
+  local ok, err = xpcall(hub.cluster.each, errors.handler, hub.cluster, { kind = "Pod", all_namespaces = true }, fn)
+  if ok then
+    return false
+  elseif not errors.is(err, "refused") then
+    error(err, 0)
+  end
+  hub.cluster:each({ kind = "Pod", namespace = hub.namespace }, fn)
+  return true
+end
+
+---@class runbook.hub.Writer
+---@field name string       namespace/pod
+---@field user string?      of a user's server
+---@field ending boolean    it was told to end, and has not
+
+--- Every pod that may write to the hub's homes now.
+---@async
+---@return runbook.hub.Writer[]
+---@return boolean partly  pods of other namespaces could not be seen
+function Hub:writers()
+  local place = self:home_storage()
+  local list, claims = {}, {}
+  local partly = each_pod(self, function(pod)
+    if ENDED[pod.status.phase] then
+      return
+    end
+    local volumes = volumes_on(self.cluster, pod, place, claims)
+    if next(volumes) and mounts_for_writing(pod, volumes) then
+      local labels, notes = pod.metadata.labels or {}, pod.metadata.annotations or {}
+      list[#list + 1] = {
+        name = pod.metadata.namespace .. "/" .. pod.metadata.name,
+        user = pod.metadata.namespace == self.namespace and labels.component == "singleuser-server"
+          and (notes["hub.jupyter.org/username"] or labels["hub.jupyter.org/username"]) or nil,
+        ending = pod.metadata.deletionTimestamp ~= nil,
+      }
+    end
+  end)
+  table.sort(list, function(a, b) return a.name < b.name end)
+  return list, partly
+end
+
+local function listed(list)
+  local words = {}
+  for i = 1, math.min(#list, SHOWN) do
+    words[i] = list[i].name .. (list[i].ending and " (ending)" or "")
+  end
+  return table.concat(words, ", ") .. (#list > SHOWN and (" and %s more"):format(units.count(#list - SHOWN)) or "")
+end
+
+local PARTLY = "pods of other namespaces cannot be seen with these rights (list pods, cluster-wide): what writes from there is not known"
+
+--- For preflight: pods that write to the homes and are no user's server; they have to be stopped by a person.
+---@async
+---@return string[] to_know
+function Hub:other_writers()
+  local list, partly = self:writers()
+  local others, know = {}, {}
+  for _, writer in ipairs(list) do
+    if not writer.user then
+      others[#others + 1] = writer
+    end
+  end
+  if #others > 0 then
+    know[1] = ("%s besides users' servers can write to the homes: %s; stop %s before `drain`"):format(
+      human.plural(#others, "pod"), listed(others), #others == 1 and "it" or "them")
+  end
+  if partly then
+    know[#know + 1] = PARTLY
+  end
+  return know
+end
+
+--- Raises, with their names, while a pod can write to the homes.
+---@async
+function Hub:must_have_no_writers()
+  local list, partly = self:writers()
+  if #list > 0 then
+    errors.raise {
+      kind = "busy", code = "EWRITERS", target = self.name,
+      message = ("%s can still write to the homes: %s"):format(human.plural(#list, "pod"), listed(list)),
+      hint = self.cluster:by_hand { "-n", list[1].name:match "^[^/]+", "delete", "pod", list[1].name:match "[^/]+$" },
+    }
+  elseif partly then
+    events.notice(("%s: %s"):format(self.name, PARTLY), "warning")
+  end
+end
+
+-- ---- what is mounted ----
+
+-- The addresses and names a server goes by, as it knows them itself.
+local function names_of(place)
+  local known = {}
+  local text = place:query_sh [[hostname; hostname -f 2>/dev/null; hostname -I 2>/dev/null | tr ' ' '\n'; echo localhost; echo 127.0.0.1]]
+  for word in text:gmatch "%S+" do
+    known[word:lower()] = true
+  end
+  return known
+end
+
+-- Is this the server's name? One that it does not go by itself is looked up there.
+local function is_server(place, server)
+  local known = names_of(place)
+  if known[server:lower()] or server == place.host or server == place.seen_from_target then
+    return true
+  end
+  for address in place:query_sh([[getent ahosts -- "$1" | awk '{ print $1 }' || true]], server):gmatch "%S+" do
+    if known[address] then
+      return true
+    end
+  end
+  return false
+end
+
+--- Raises unless the hub's homes are this directory: files copied elsewhere are an empty home for everyone.
+---@async
+---@param dir runbook.Dir  where the copy goes
+---@return string? to_know
+function Hub:must_mount(dir)
+  local place = self:home_storage()
+  local server = place.root:match "^nfs (.*)$"
+  local function stop(why)
+    errors.raise {
+      kind = "conflict", code = "EMOUNT", target = self.name,
+      message = ("its homes are %s, and the copy fills %s: %s"):format(storage.words(place), tostring(dir), why),
+      hint = "everyone would see an empty home: correct the copy's target, or the hub's volume",
+    }
+  end
+  if server == nil then
+    stop "that is no NFS export"
+  elseif not is_server(dir.place, server) then
+    stop(("%s is not %s"):format(server, dir.place.name))
+  elseif place.path == dir.path then
+    return nil
+  elseif place.path ~= "/" and dir.path:sub(-#place.path) == place.path then
+    return ("%s mounts %s, which must be %s by the server's pseudo root"):format(self.name, storage.words(place), tostring(dir))
+  end
+  stop "those are two directories"
+end
+
+-- Namespaces whose volumes hold this directory, or one above or below it.
+local function sharers(hub, place)
+  local found = {}
+  hub.cluster:each({ kind = "PersistentVolume" }, function(volume)
+    local claim = volume.spec.claimRef
+    local behind = storage.of_source(volume.spec, volume.metadata.name)
+    local own = claim and claim.namespace == hub.namespace
+    if not own and volume.status.phase ~= "Released" and storage.overlap(behind, place) then
+      found[#found + 1] = ("%s (%s)"):format(claim and claim.namespace or "nobody's volume " .. volume.metadata.name, storage.words(behind))
+    end
+  end)
+  table.sort(found)
+  return found
+end
+
+--- Raises when the storage of another namespace holds the hub's homes, too, or a directory above them: who breaks into a
+--- staging hub would read everybody's homes.
+---@async
+---@return string? to_know
+function Hub:must_mount_alone()
+  local place = self:home_storage()
+  local found = sharers(self, place)
+  if #found > 0 then
+    errors.raise {
+      kind = "conflict", code = "ESHARED", target = self.name,
+      message = ("%s is in the storage of others, too: %s"):format(storage.words(place), table.concat(found, ", ")),
+      hint = "give this hub a directory that nobody else's volume holds, like /homes/" .. self.namespace,
+    }
+  end
+end
+
+--- For preflight of two hubs: does every user have a directory of the same name on both?
+---@async
+---@param old runbook.Hub
+---@param new runbook.Hub
+---@param users { name: string, id: integer? }[]
+---@return string? to_know
+function writers.same_directories(old, new, users)
+  local settings = require "runbook.hub.settings"
+  local both = task.all {
+    function() return old:settings() end,
+    function() return new:settings() end,
+  }
+  local a, b = both[1], both[2]
+  local differ = {}
+  for _, user in ipairs(users) do
+    local left, right = settings.directory(a, user, old.namespace), settings.directory(b, user, new.namespace)
+    left, right = left:match "[^/]+$", right:match "[^/]+$"
+    if left ~= right then
+      differ[#differ + 1] = ("%s: %s, then %s"):format(user.name, left, right)
+    end
+  end
+  if #differ > 0 then
+    errors.raise {
+      kind = "conflict", code = "EDIRECTORIES", target = new.name,
+      message = ("%s of %s would find another, empty home:\n%s"):format(human.plural(#differ, "user"), units.count(#users),
+        table.concat(differ, "\n", 1, math.min(#differ, SHOWN))),
+      hint = ("set hub.config.KubeSpawner.slug_scheme: %s and the same subPath (%s) on %s"):format(a.scheme or "escape",
+        a.storage.template or "", new.name),
+    }
+  end
+end
+
+return writers
