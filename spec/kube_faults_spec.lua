@@ -386,7 +386,14 @@ describe("A plan", function()
         old:delete { "ConfigMap", "page", namespace = "%s" }
         old:delete { "Namespace", "%s" }
       end)
-    ]]):format(peer.kubeconfig, space, space, space, space, space))
+      local name = rb.step("name", "Choose a name", function()
+        old:create { apiVersion = "v1", kind = "ConfigMap", metadata = { name = "made", namespace = "%s" } }
+        return old:get({ "ConfigMap", "made", namespace = "%s" }).metadata.uid
+      end)
+      rb.step("use", "Use it", function()
+        old:scale { "Deployment", name, namespace = "%s", replicas = 0 }
+      end)
+    ]]):format(peer.kubeconfig, space, space, space, space, space, space, space, space))
     local version = c:get({ "cm", "page", namespace = space }).metadata.resourceVersion
     local made = require("runbook.plan").make(book, {})
     local entry = made.steps[1]
@@ -400,5 +407,8 @@ describe("A plan", function()
     assert.equal("destroy", entry.changes[4].class)
     assert.same({ ("wait until Deployment hub in %s is ready"):format(space) }, entry.waits)
     assert.equal(version, c:get({ "cm", "page", namespace = space }).metadata.resourceVersion)
+    assert.same({ false, true }, { entry.changes[1].tilde, entry.changes[2].tilde }) -- what comes of a wait nobody knows
+    assert.matches("the rest depends on changes a plan does not make", made.steps[2].ended)
+    assert.matches("`2` is «.*name.*», which only a run can know", made.steps[3].ended)
   end)
 end)

@@ -792,15 +792,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 index = min(index, len(log))  # all may have been forgotten
                 while index < len(log) and log[index][0] <= after:
                     index += 1
-                fresh, index = log[index:], len(log)
-                if faults_generation[0] != began:
+                fresh, index, upto = log[index:], len(log), version
+                disturbed = faults_generation[0] != began
+                if disturbed and faults_generation[1] != "bookmark":
                     break
-                if not fresh:
+                if not fresh and not disturbed:
                     changed.wait(0.1)
             for at, event_type, obj in fresh:
                 after = at
                 if (not namespace or obj["metadata"].get("namespace") == namespace) and matches(obj, query):
                     self.send_event(event_type, obj)
+            if disturbed:
+                break
             if time.time() > ends:
                 self.chunk(b"")
                 return
@@ -810,7 +813,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.chunk(b"")
         elif how == "bookmark":
             api = "%s/%s" % (kind[0], kind[1]) if kind[0] else kind[1]
-            self.send_event("BOOKMARK", {"kind": kind[3], "apiVersion": api, "metadata": {"resourceVersion": str(version)}})
+            self.send_event("BOOKMARK", {"kind": kind[3], "apiVersion": api, "metadata": {"resourceVersion": str(upto)}})
             self.chunk(b"")
         elif how == "torn":  # in the middle of an event
             self.chunk(b'{"type":"MODIFIED","object":{"metadata":{"na')

@@ -16,7 +16,9 @@ runbook doc nfs-move                             a procedure]]
 
 -- In the order somebody meets them; `runbook doc NAME` shows any other library, too.
 doc.LIBRARIES = { "runbook", "runbook.task", "runbook.here", "runbook.place", "runbook.place.dir", "runbook.place.files",
-  "runbook.place.command", "runbook.ssh", "runbook.sync", "runbook.secret", "runbook.json", "runbook.yaml", "runbook.sqlite",
+  "runbook.place.command", "runbook.ssh", "runbook.kube", "runbook.kube.cluster", "runbook.kube.reads", "runbook.kube.watch",
+  "runbook.kube.changes", "runbook.kube.removal", "runbook.kube.wait", "runbook.kube.events", "runbook.kube.logs", "runbook.kube.access",
+  "runbook.kube.lease", "runbook.sync", "runbook.secret", "runbook.json", "runbook.yaml", "runbook.sqlite",
   "runbook.http", "runbook.units" }
 
 function doc.declare(parser)

@@ -151,7 +151,7 @@ local function keep_secret(self, current)
 end
 
 local apply = effect.verb {
-  name = "kube.apply", class = "change", repeatable = true, target = target,
+  name = "kube.apply", class = "change", repeatable = true, quiet = true, target = target,
   summary = function(_, object) return "apply " .. words(object) end,
   by_hand = function(self, _, o)
     local argv = { "apply", "--server-side", "--field-manager", changes.manager, "-f", "-" }
@@ -209,7 +209,7 @@ end
 ---@async
 ---@param objects table|string  an object, a list of them, or YAML
 ---@param o? { force?: boolean, namespace?: string }
----@return table object  the last, as it is now
+---@return table? object  the last, as it is now; nothing in a plan
 function Cluster:apply(objects, o)
   o = check_apply(o, 2)
   local last
@@ -224,7 +224,7 @@ end
 -- ---- create ----
 
 local create = effect.verb {
-  name = "kube.create", class = "change", target = target,
+  name = "kube.create", class = "change", quiet = true, target = target,
   summary = function(_, object) return "create " .. words(object) end,
   by_hand = function(self) return self:by_hand { "create", "-f", "-" } end,
   inverse = function(self, object, o)
@@ -244,7 +244,7 @@ local create = effect.verb {
 ---@async
 ---@param object table
 ---@param o? { namespace?: string }
----@return table object
+---@return table? object  as it is now; nothing in a plan
 function Cluster:create(object, o)
   check_object("cluster:create", object)
   return create(self, object, check_apply(o, 2))
@@ -375,7 +375,7 @@ local function patch_until_done(self, o)
 end
 
 local patch = effect.verb {
-  name = "kube.patch", class = "change", target = target,
+  name = "kube.patch", class = "change", quiet = true, target = target,
   summary = function(_, o) return ("change %s%s"):format(which.words(o), o.subresource and "/" .. o.subresource or "") end,
   by_hand = function(self, o)
     local argv = which.argv(o, "patch")
@@ -404,7 +404,7 @@ local patch = effect.verb {
 --- Change parts of an object.
 ---@async
 ---@param o table  kind, name, namespace; merge, strategic or json; subresource, uid, resource_version
----@return table object  as it is now
+---@return table? object  as it is now; nothing in a plan
 function Cluster:patch(o)
   o = check_patch(o)
   o.patch_kind = kind_of_patch(o)
@@ -425,7 +425,7 @@ local function scale_of(self, o)
 end
 
 local scale = effect.verb {
-  name = "kube.scale", class = "change", repeatable = true, target = target,
+  name = "kube.scale", class = "change", repeatable = true, quiet = true, target = target,
   summary = function(_, o) return ("scale %s to %d"):format(which.words(o), o.replicas) end,
   by_hand = function(self, o)
     local argv = which.argv(o, "scale")
@@ -443,19 +443,16 @@ local scale = effect.verb {
   body = function(self, o)
     local now, path = scale_of(self, o)
     must_be(o, now)
-    local after = self:send_json { method = "PATCH", path = path, content_type = KINDS.merge,
-      query = { fieldManager = changes.manager },
+    self:send { method = "PATCH", path = path, content_type = KINDS.merge, query = { fieldManager = changes.manager },
       json = { metadata = { uid = now.metadata.uid }, spec = { replicas = o.replicas } } }
-    return after.spec.replicas or 0
   end,
 }
 
 --- Say how many replicas there are to be. It does not wait for them: `wait` does.
 ---@async
 ---@param o { kind: string, name: string, namespace?: string, replicas: integer, uid?: string }
----@return integer replicas
 function Cluster:scale(o)
-  return scale(self, check_scale(o))
+  scale(self, check_scale(o))
 end
 
 -- ---- back ----

@@ -2,7 +2,9 @@
 
 local discovery = require "runbook.kube.discovery"
 local errors = require "runbook.errors"
+local handle = require "runbook.handle"
 local options = require "runbook.options"
+local unknown = require "runbook.unknown"
 
 local which = {}
 
@@ -21,6 +23,21 @@ which.many = {
   all_namespaces = { "boolean", "of every namespace", default = false },
 }
 
+-- Results of steps stand for themselves; what only a run can know ends a plan here, before anybody is asked for it.
+local function known(given, where)
+  local o = {}
+  for key, value in pairs(given) do
+    value = handle.resolve(value)
+    if unknown.is(value) then
+      errors.raise({ kind = "unknown", plan_end = true, message = ("%s: `%s` is %s, which only a run can know"):format(where, tostring(key),
+        type(value) == "table" and getmetatable(value) == nil and "something" or tostring(value)) }, 4)
+    end
+    o[key] = value
+  end
+  return o
+end
+which.known = known
+
 --- A checker for a function's table: the common options and `...` more.
 ---@param where string
 ---@param ... table<string, table>
@@ -37,7 +54,7 @@ function which.declare(where, ...)
     if type(given) ~= "table" then
       errors.raise({ kind = "usage", message = where .. ': takes a table, like { "Deployment", "hub" }' }, 3)
     end
-    local o = check(given, 3)
+    local o = check(known(given, where), 3)
     o.kind, o.name = o.kind or o[1], o.name or o[2]
     o[1], o[2] = nil, nil
     if type(o.kind) ~= "string" then
