@@ -268,6 +268,11 @@ describe("the way to a cluster", function()
     assert.equal(1, select(2, said:gsub("ANYBODY", "")))
   end)
 
+  it("is compressed, unless kubeconfig says otherwise", function()
+    assert.matches("gzip", asked(open {}).headers["accept-encoding"])
+    assert.equal("identity", asked(open({}, { ["disable-compression"] = true })).headers["accept-encoding"])
+  end)
+
   it("may lead through a proxy, which sees no header of ours", function()
     local folder = world.folder "proxy"
     local leash = world.start({ "python3", "-u", "spec/world/proxy.py", folder }, { log = folder .. "/log" })

@@ -112,6 +112,7 @@ end
 ---@field basic string?         a user's name, for basic authentication
 ---@field password runbook.secret?
 ---@field proxy string?         nil: by the environment
+---@field as_they_are boolean   no compression is wanted
 ---@field credentials table     for `refused`
 
 --- How to get there and who we are, for one request.
@@ -122,7 +123,7 @@ function Client:endpoint()
   local given = self.auth:credentials()
   return {
     url = cluster.server, proxy = cluster.proxy, headers = given.headers, basic = given.basic, password = given.password,
-    credentials = given,
+    credentials = given, as_they_are = cluster.entry["disable-compression"] == true,
     tls = { ca = cluster.ca and cluster.ca(), cert = given.cert, key = given.key, server_name = cluster.server_name,
       insecure = cluster.insecure },
   }
@@ -138,6 +139,9 @@ end
 
 local function header_list(o, e, authority)
   local list = { { "Accept", o.accept or "application/json" } }
+  if e.as_they_are then
+    list[2] = { "Accept-Encoding", "identity" }
+  end
   if o.body ~= nil then
     list[#list + 1] = { "Content-Type", o.content_type or "application/json" }
   end
