@@ -8,6 +8,29 @@ local scan = require "runbook.copier.scan"
 local shell = require "runbook.shell"
 local world = require "spec.world"
 
+describe("the clock of a file server", function()
+  local clocks = require "runbook.copier.clocks"
+
+  local function report(o)
+    return { file_system = o.on or "nfs", clock = 1000, seconds = o.took or 1, units = { { newest = o.newest - 500 }, { newest = o.newest } } }
+  end
+
+  it("is that of the machine for file systems of its own", function()
+    assert.is_nil(clocks.behind(report { on = "xfs", newest = 1 }))
+    assert.is_nil(clocks.flag {})
+  end)
+
+  it("is at least at the latest time that was seen: 10 seconds behind while somebody works, and never believed to be before ours", function()
+    assert.equal(11, clocks.behind(report { newest = 990 }))
+    assert.equal(0, clocks.behind(report { newest = 1010 }))
+    assert.equal("--behind=11", clocks.flag { behind = clocks.behind(report { newest = 990 }) })
+  end)
+
+  it("is not known where nothing changes, so that whatever has changed since is looked at again", function()
+    assert.equal(903, clocks.behind(report { newest = 100, took = 3 }))
+  end)
+end)
+
 describe("the name of a home", function()
   it("is one line of UTF-8 for people, as messages and records hold nothing else", function()
     local shown = require("runbook.copier.meter").shown

@@ -171,6 +171,20 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)' "$(cd - > /dev/nu
       settled(pair)
     end)
 
+    it("and is not sure of what a server may have changed just now, whose clock is behind or before ours", function()
+      for flags, sure in pairs { [""] = true, ["--behind=0"] = true, ["--behind=600"] = false, ["--behind=300000"] = false } do
+        local pair = far.pair()
+        world.must(("mkdir %s/ann && echo a > %s/ann/a && cp -a %s/ann %s"):format(pair.source, pair.source, pair.source, pair.target))
+        not_racy() -- by the clock of this machine
+        pair:scan()
+        pair:prove { flags = flags }
+        assert.is_nil(pair:compare()["not proven"])
+        world.must(("chmod 755 %s/ann"):format(pair.source)) -- so that it is looked at again
+        pair:scan()
+        assert.equal(sure, pair:compare()["not proven"] == nil or pair:compare()["not proven"] == 1, flags)
+      end
+    end)
+
     it("nothing but what changed", function()
       local pair = far.pair()
       world.must(([[cd %s && mkdir ann && cd ann && for n in mode owner xattr acl time target; do echo $n > $n; done

@@ -69,6 +69,21 @@ describe("the mover", function()
       end
     end)
 
+    it("from a file server, whose clock nobody knows", function()
+      local slow <close> = world.slowfs { from = "/srv/homes", at = "/srv/slow", machine = old, microseconds = 0 }
+      lab.must(function()
+        local homes = pair { from = from:dir "/srv/slow" }
+        homes:bulk()
+        assert.truthy(homes.behind)
+        old:must "cd /srv/slow && echo ANN > ann/work/name && touch -r bob/linked ann/work/name && rm bob/linked && mkdir dan && echo d > dan/d"
+        homes:final()
+        homes:verify()
+      end)
+      assert.truthy(slow:calls() > 0)
+      same()
+      clean()
+    end)
+
     it("the other way round where only one end reaches the other, and through us where none does", function()
       local hidden_old = lab.place(old, { seen_from_target = "127.0.0.1:9" })
       local hidden_new = lab.place(new, { seen_from_target = "127.0.0.1:9" })
@@ -115,7 +130,7 @@ describe("the mover", function()
         assert.falsy(said:find("ran", 1, true), request)
       end
     end
-    assert.equal("ran send /srv/homes --gently --rate=5", ask("pull", "runbook-send --gently --rate=5"))
+    assert.equal("ran send /srv/homes --behind=9 --gently --rate=5", ask("pull", "runbook-send --behind=9 --gently --rate=5"))
     assert.equal("ran receive /srv/homes --sync --owner=1:1", ask("push", "runbook-receive --sync --owner=1:1"))
   end)
 

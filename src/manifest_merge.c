@@ -7,6 +7,7 @@
 #include "manifest.h"
 
 #define SETTLED_SECONDS 2
+#define SERVER_SECONDS  60	/* that its clock may be behind that of the machine which mounts it */
 
 /* The entries as they came, each looked at before it is believed. */
 struct entries {
@@ -241,10 +242,21 @@ step(struct merge *m)
 }
 
 /* What changed within a tick of being looked at may change once more without its digest, and some file systems keep seconds. */
+/* A file server's times go by a clock of its own. */
+static int64_t
+settled_seconds(const struct manifest_scan *s)
+{
+	static const char *const own[] = { "ext4", "xfs", "btrfs", "tmpfs", "zfs", "overlay" };
+	for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+		if (strcmp(s->file_system, own[i]) == 0)
+			return SETTLED_SECONDS;
+	return SERVER_SECONDS;
+}
+
 static bool
 is_settled(const struct merge *m)
 {
-	return m->unit->counts.newest.seconds + SETTLED_SECONDS < m->scan->clock.seconds;
+	return m->unit->counts.newest.seconds + settled_seconds(m->scan) < m->scan->clock.seconds;
 }
 
 static bool

@@ -90,7 +90,7 @@ end
 --- Prove what is equal by metadata.
 ---@param source string
 ---@param target string
----@param o table  of manifest.unproven
+---@param o table  of manifest.unproven, and `flags` of the program
 ---@return table[] outcomes  of both sides, each with its shard
 function far.prove(source, target, o)
   return gate.call("change", function()
@@ -98,7 +98,7 @@ function far.prove(source, target, o)
     local outcomes = {}
     for shard in proof.next, proof do
       for side, root in pairs { source = source, target = target } do
-        local output, errors = far.run(shard.bytes, "FAR prove " .. world.quote(root))
+        local output, errors = far.run(shard.bytes, ("FAR prove %s %s"):format(world.quote(root), o.flags or ""))
         assert.equal("", errors)
         local outcome = assert(far.feed(shard:results(side), output))
         outcome.shard = shard
@@ -216,9 +216,11 @@ function Pair:compare(o)
 end
 
 --- Hash what is equal and unproven.
----@param o? { owner?: string }
+---@param o? { owner?: string, flags?: string }
 function Pair:prove(o)
-  return far.prove(self.source, self.target, { directory = self.directory, units = self.units, owner = o and o.owner })
+  return far.prove(self.source, self.target, {
+    directory = self.directory, units = self.units, owner = o and o.owner, flags = o and o.flags,
+  })
 end
 
 --- The program's own answers to work, without manifests: by index what became of it.

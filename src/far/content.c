@@ -230,10 +230,18 @@ content_open(struct cursor *c, const char *path, int *fd, struct entry *e)
 	return 0;
 }
 
+static int64_t behind;
+
+void
+content_clock_is_behind(uint64_t seconds)
+{
+	behind = seconds < INT32_MAX ? (int64_t)seconds : INT32_MAX;
+}
+
 bool
 content_is_racy(const struct entry *e)
 {
 	struct timespec now;
 	clock_gettime(CLOCK_REALTIME, &now);
-	return e->changed.seconds >= now.tv_sec - RACY_SECONDS && e->changed.seconds <= now.tv_sec + AHEAD_SECONDS;
+	return e->changed.seconds >= now.tv_sec - RACY_SECONDS - behind && e->changed.seconds <= now.tv_sec + AHEAD_SECONDS;
 }

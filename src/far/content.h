@@ -34,7 +34,9 @@ void content_whole(const unsigned char *hashes, size_t stride, uint64_t size, un
 /* The file at a path: opened, unless it is none any more (EAGAIN), and what fstat says. */
 int content_open(struct cursor *c, const char *path, int *fd, struct entry *e);
 
-/* Was it touched within the last moments before now, as this machine's clock has it? */
+/* The clock that files' times go by, a server's, may be so many seconds behind this machine's.  Before any thread. */
+void content_clock_is_behind(uint64_t seconds);
+/* Was it touched within the last moments before now, as far as that clock is known? */
 bool content_is_racy(const struct entry *e);
 
 #endif

@@ -1,4 +1,4 @@
-#include "far.h"
+#include "content.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -193,6 +193,8 @@ parse_option(struct far_options *o, const char *word)
 		o->threads = (unsigned)whole_number(value);
 	else if (IS("--rate"))
 		o->rate = whole_number(value);
+	else if (IS("--behind"))
+		content_clock_is_behind(whole_number(value));
 	else if (IS("--quiet"))
 		o->quiet = whole_number(value);
 	else if (IS("--most-removed"))

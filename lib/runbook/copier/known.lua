@@ -4,6 +4,7 @@
 --- stamp that our last pass left there and no pass was cut since; else the target is looked at again. What was proven stays
 --- proven only for files whose inode and ctime are what they were.
 
+local clocks = require "runbook.copier.clocks"
 local core = require "runbook.core.file"
 local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
@@ -231,7 +232,9 @@ end
 local function prove_chunk(self, chunk, gently)
   task.each({ "source", "target" }, {}, function(side)
     local dir = dir_of(self, side)
-    local args = { "prove", dir.path, gently and "--gently" or nil }
+    local args = { "prove", dir.path }
+    args[3] = gently and "--gently" or nil
+    args[#args + 1] = side == "source" and clocks.flag(self.pair) or nil
     feed(dir.place, args, "reading", chunk.bytes, function() return chunk:results(side) end)
   end)
 end

@@ -4,6 +4,7 @@
 --- each name what became of it, with the hash of both ends. What was said is merged into what is known when all shards of a
 --- unit have ended. What was cut is looked at again and done once more.
 
+local clocks = require "runbook.copier.clocks"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
@@ -41,7 +42,7 @@ end
 ---@return runbook.core.manifest.report seen
 function mover.look(pair, gently)
   local report = store_of(pair):scan("source", { gently = gently })
-  pair.quiet = math.min(pair.quiet or math.huge, report.stat_seconds)
+  pair.quiet, pair.behind = math.min(pair.quiet or math.huge, report.stat_seconds), clocks.behind(report)
   return report
 end
 

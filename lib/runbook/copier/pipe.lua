@@ -7,6 +7,7 @@
 ---
 --- What a key opens on the other side is a command of ours, whose flags are looked at one by one.
 
+local clocks = require "runbook.copier.clocks"
 local command = require "runbook.place.command"
 local digest = require "runbook.core.digest"
 local errors = require "runbook.errors"
@@ -31,7 +32,7 @@ set -- $4;
 shift;
 for word do
   case $what:$word in
-    send:--gently|send:--rate=*|send:--quiet=*|send:--threads=*) ;;
+    send:--gently|send:--behind=*|send:--rate=*|send:--quiet=*|send:--threads=*) ;;
     receive:--sync|receive:--owner=*|receive:--most-removed=*|receive:--threads=*) ;;
     *) refuse "$word" ;;
   esac;
@@ -52,11 +53,11 @@ function pipe.forced(p)
 end
 
 local function send_flags(p)
-  local flags = {}
+  local flags = { clocks.flag(p.pair) }
   if not p.settled then
-    flags[1] = "--gently"
+    flags[#flags + 1] = "--gently"
     if p.pair.quiet and p.pair.quiet < math.huge then
-      flags[2] = ("--quiet=%d"):format(math.max(1, p.pair.quiet * 1e9) // 1)
+      flags[#flags + 1] = ("--quiet=%d"):format(math.max(1, p.pair.quiet * 1e9) // 1)
     end
     if p.pair.rate then
       flags[#flags + 1] = ("--rate=%d"):format(math.max(1, p.pair.rate // p.width))
