@@ -42,6 +42,12 @@ entry_put(struct buffer *b, const struct entry *e)
 		put_text(b, e->target.bytes, e->target.length);
 }
 
+static bool
+is_type(char c)
+{
+	return c == 'f' || c == 'd' || c == 'l' || c == 'p' || c == 's' || c == 'b' || c == 'c';
+}
+
 bool
 entry_get(struct reader *r, struct entry *e)
 {
@@ -49,7 +55,7 @@ entry_get(struct reader *r, struct entry *e)
 	e->target.bytes = (const unsigned char *)"";
 	e->type = (char)get_byte(r);
 	uint64_t mode = get_number(r), uid = get_number(r), gid = get_number(r);
-	if (!e->type || !strchr("fdlpsbc", e->type) || mode > 07777 || uid > UINT32_MAX || gid > UINT32_MAX)
+	if (!is_type(e->type) || mode > 07777 || uid > UINT32_MAX || gid > UINT32_MAX)
 		r->failed = true;
 	e->mode = (uint32_t)mode;
 	e->uid = (uint32_t)uid;

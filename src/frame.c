@@ -14,23 +14,32 @@ buffer_free(struct buffer *b)
 	memset(b, 0, sizeof *b);
 }
 
+/* Room for so many bytes more. */
+static bool
+has_room(struct buffer *b, size_t length)
+{
+	if (b->failed)
+		return false;
+	if (b->capacity - b->length >= length)
+		return true;
+	size_t wanted = b->capacity ? b->capacity : 256;
+	while (wanted - b->length < length)
+		wanted *= 2;
+	unsigned char *grown = realloc(b->bytes, wanted);
+	if (!grown) {
+		b->failed = true;
+		return false;
+	}
+	b->bytes = grown;
+	b->capacity = wanted;
+	return true;
+}
+
 void
 put_bytes(struct buffer *b, const void *bytes, size_t length)
 {
-	if (b->failed || length == 0)
+	if (length == 0 || !has_room(b, length))
 		return;
-	if (b->capacity - b->length < length) {
-		size_t wanted = b->capacity ? b->capacity : 256;
-		while (wanted - b->length < length)
-			wanted *= 2;
-		unsigned char *grown = realloc(b->bytes, wanted);
-		if (!grown) {
-			b->failed = true;
-			return;
-		}
-		b->bytes = grown;
-		b->capacity = wanted;
-	}
 	memcpy(b->bytes + b->length, bytes, length);
 	b->length += length;
 }
@@ -38,19 +47,21 @@ put_bytes(struct buffer *b, const void *bytes, size_t length)
 void
 put_byte(struct buffer *b, unsigned char byte)
 {
-	put_bytes(b, &byte, 1);
+	if (has_room(b, 1))
+		b->bytes[b->length++] = byte;
 }
 
+/* One byte after the other: a copy of so few costs more to begin than to make. */
 void
 put_number(struct buffer *b, uint64_t n)
 {
-	unsigned char bytes[10];
-	size_t length = 0;
-	do {
-		bytes[length++] = (unsigned char)((n & 0x7f) | (n > 0x7f ? 0x80 : 0));
-		n >>= 7;
-	} while (n);
-	put_bytes(b, bytes, length);
+	if (!has_room(b, 10))
+		return;
+	unsigned char *at = b->bytes + b->length;
+	for (; n > 0x7f; n >>= 7)
+		*at++ = (unsigned char)(n | 0x80);
+	*at++ = (unsigned char)n;
+	b->length = (size_t)(at - b->bytes);
 }
 
 void
@@ -100,17 +111,23 @@ get_byte(struct reader *r)
 	return byte ? *byte : 0;
 }
 
+/* Most of what is read anywhere is numbers: no call for each byte. */
 uint64_t
 get_number(struct reader *r)
 {
+	const unsigned char *at = r->at;
 	uint64_t n = 0;
-	for (unsigned shift = 0; shift < 64; shift += 7) {
-		unsigned char byte = get_byte(r);
+	if (r->failed)
+		return 0;
+	for (unsigned shift = 0; shift < 64 && at < r->end; shift += 7) {
+		unsigned char byte = *at++;
 		if (shift == 63 && byte > 1)
 			break;
 		n |= (uint64_t)(byte & 0x7f) << shift;
-		if (!(byte & 0x80))
-			return r->failed ? 0 : n;
+		if (!(byte & 0x80)) {
+			r->at = at;
+			return n;
+		}
 	}
 	r->failed = true;
 	return 0;
