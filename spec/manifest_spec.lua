@@ -70,6 +70,16 @@ describe("a scan", function()
     assert.same({ { name = "home", rows = 2, source = { entries = 2, bytes = 5, problems = 2 } } }, known())
   end)
 
+  it("is compared with the other side on the way, where somebody goes through it", function()
+    learn("target", { unit("home", { "a", size = 5 }, { "extra" }) })
+    local report = learn("source", { unit("home", { "a", size = 7 }, { "b", size = 3 }) })
+    assert.same(compare(), report.units[1].compared)
+    assert.same({ 3, 1, 1, 1, 10 }, { report.units[1].compared.entries, report.units[1].compared.missing, report.units[1].compared.different,
+      report.units[1].compared.extra, report.units[1].compared.to_send.bytes })
+    local same = feed(streams.scan { { name = "home", same = true, digest = report.units[1].digest } }, {})
+    assert.is_nil(same.units[1].compared)
+  end)
+
   it("comes in pieces of any size, byte by byte, too", function()
     local bytes = streams.scan { unit("home", { "a", size = 5 }, { "b", type = "l" }), unit("other") }
     local whole = assert(feed(bytes, { directory = far.directory() }))

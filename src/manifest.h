@@ -94,14 +94,22 @@ struct manifest_kind {
 	uint64_t count;
 	struct manifest_names examples;
 };
+/* How both sides of a unit differ, in numbers. */
+struct manifest_comparison {
+	uint64_t entries, equal, proven, missing, different, extra, extra_ours;
+	uint64_t unproven_files, unproven_bytes, send_files, send_bytes;
+	struct manifest_kind kinds[DIFFERS_KINDS];	/* by the bits of row_difference */
+};
+/* A row, which is the pairing's; differs: its row_difference. */
+void manifest_comparison_add(struct manifest_comparison *c, const struct pairing *p, const struct row *row, unsigned differs);
+void manifest_comparison_fini(struct manifest_comparison *c);
+
 struct manifest_compare {
 	struct manifest_job job;
 	char *directory, *unit;
 	size_t unit_length;
 	struct owner_map owner;
-	uint64_t entries, equal, proven, missing, different, extra, extra_ours;
-	uint64_t unproven_files, unproven_bytes, send_files, send_bytes;
-	struct manifest_kind kinds[DIFFERS_KINDS];	/* by the bits of row_difference */
+	struct manifest_comparison found;
 };
 void manifest_compare_run(struct manifest_job *job);
 void manifest_compare_release(struct manifest_job *job);
@@ -219,6 +227,7 @@ struct manifest_unit {
 	size_t example_count;
 	struct manifest_problem *problems;	/* the first MANIFEST_SHOWN, or NULL */
 	struct buffer unreadable;	/* of the summary */
+	struct manifest_comparison *compared;	/* with the other side; NULL: it is the same, and nobody went through it */
 };
 void manifest_unit_fini(struct manifest_unit *u);
 

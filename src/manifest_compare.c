@@ -9,7 +9,7 @@
 #define EXAMPLES 3
 
 static void
-count_kinds(struct manifest_compare *c, const struct row *row, unsigned differs)
+count_kinds(struct manifest_comparison *c, const struct row *row, unsigned differs)
 {
 	for (unsigned i = 0; i < DIFFERS_KINDS; i++) {
 		if (!(differs & 1u << i))
@@ -21,7 +21,7 @@ count_kinds(struct manifest_compare *c, const struct row *row, unsigned differs)
 }
 
 static void
-count_equal(struct manifest_compare *c, const struct row *row, unsigned differs)
+count_equal(struct manifest_comparison *c, const struct row *row, unsigned differs)
 {
 	c->equal++;
 	if (!(differs & DIFFERS_UNPROVEN)) {
@@ -32,10 +32,9 @@ count_equal(struct manifest_compare *c, const struct row *row, unsigned differs)
 	}
 }
 
-static void
-count(struct manifest_compare *c, const struct pairing *p, const struct row *row)
+void
+manifest_comparison_add(struct manifest_comparison *c, const struct pairing *p, const struct row *row, unsigned differs)
 {
-	unsigned differs = row_difference(p, row);
 	count_kinds(c, row, differs);
 	if (differs & DIFFERS_EXTRA) {
 		c->extra++;
@@ -53,6 +52,13 @@ count(struct manifest_compare *c, const struct pairing *p, const struct row *row
 		c->send_files++;
 		c->send_bytes += row->side[SIDE_SOURCE].entry.size;
 	}
+}
+
+void
+manifest_comparison_fini(struct manifest_comparison *c)
+{
+	for (unsigned i = 0; i < DIFFERS_KINDS; i++)
+		manifest_names_free(&c->kinds[i].examples);
 }
 
 void
@@ -74,7 +80,7 @@ manifest_compare_run(struct manifest_job *job)
 		pairing_open(&p, c->owner);
 		while (!atomic_load(&job->abandoned) && manifest_next(&r, &row)) {
 			pairing_next(&p, &row);
-			count(c, &p, &row);
+			manifest_comparison_add(&c->found, &p, &row, row_difference(&p, &row));
 		}
 		if (r.failed || p.failed)
 			manifest_fail_errno(&job->failure, r.failed ? EIO : ENOMEM, c->unit);
@@ -90,8 +96,7 @@ void
 manifest_compare_release(struct manifest_job *job)
 {
 	struct manifest_compare *c = (struct manifest_compare *)job;
-	for (unsigned i = 0; i < DIFFERS_KINDS; i++)
-		manifest_names_free(&c->kinds[i].examples);
+	manifest_comparison_fini(&c->found);
 	free(c->directory);
 	free(c->unit);
 }

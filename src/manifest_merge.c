@@ -204,8 +204,10 @@ put_row(struct merge *m)
 	if (!row->side[SIDE_SOURCE].known && !row->side[SIDE_TARGET].known)
 		return;
 	pairing_next(&m->pairing, row);
-	if (!(row_difference(&m->pairing, row) & DIFFERS_METADATA))
+	unsigned differs = row_difference(&m->pairing, row);
+	if (!(differs & DIFFERS_METADATA))
 		row->ours = true;
+	manifest_comparison_add(m->unit->compared, &m->pairing, row, differs);
 	manifest_put(&m->new, row);
 }
 
@@ -325,7 +327,7 @@ manifest_merge(struct manifest_scan *s, struct manifest_unit *u)
 	frame_input_open(&m.entries.in, s->spool);
 	pairing_open(&m.pairing, s->owner);
 	errno = ENOMEM;
-	if (file && lseek(s->spool, 0, SEEK_SET) == 0 && (lock = manifest_lock(s->at, file)) >= 0
+	if (file && (u->compared = calloc(1, sizeof *u->compared)) && lseek(s->spool, 0, SEEK_SET) == 0 && (lock = manifest_lock(s->at, file)) >= 0
 	    && (there = manifest_open(&m.old, s->at, file, NULL)) >= 0 && manifest_create(&m.new, s->at, u->name, u->length))
 		ok = merge_all(&m, there);
 	if (m.entries.problem)

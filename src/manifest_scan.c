@@ -341,6 +341,9 @@ manifest_unit_fini(struct manifest_unit *u)
 		free(u->problems[i].what);
 	}
 	free(u->problems);
+	if (u->compared)
+		manifest_comparison_fini(u->compared);
+	free(u->compared);
 	free(u->owners);
 	free(u->name);
 	buffer_free(&u->unreadable);

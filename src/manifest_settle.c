@@ -34,6 +34,7 @@ struct settling {
 	struct inodes inodes[SIDES];
 	struct row row;
 	bool have_row, counting, counted, placed, failed;
+	struct pairing pairing;
 	bool dirty[SIDES];	/* an entry of that side is not what its last scan said */
 	struct buffer path, target[SIDES];	/* of a row, or an entry, that was not there */
 	struct stale stale;
@@ -137,6 +138,8 @@ put_row(struct settling *s)
 	if (row->side[SIDE_SOURCE].known && (i = inode_of(s, SIDE_SOURCE, &row->side[SIDE_SOURCE].entry)))
 		share(i, &row->side[SIDE_SOURCE]);
 	manifest_put(&s->new, row);
+	pairing_next(&s->pairing, row);
+	manifest_comparison_add(s->job->compared, &s->pairing, row, row_difference(&s->pairing, row));
 }
 
 /* How it stands on the target: as at the source, but for what is the target's own. */
@@ -313,7 +316,7 @@ walk(struct settling *s)
 		patch_row(s);
 		s->row = kept;
 	}
-	s->failed |= s->old.failed || s->path.failed || s->target[SIDE_SOURCE].failed || s->target[SIDE_TARGET].failed;
+	s->failed |= s->old.failed || s->pairing.failed || s->path.failed || s->target[SIDE_SOURCE].failed || s->target[SIDE_TARGET].failed;
 }
 
 /* One way through rows and patches. */
@@ -378,7 +381,9 @@ settle(struct settling *s, const char *file)
 		return false;
 	s->counted = s->counting;
 	s->counting = false;
-	if (!manifest_create(&s->new, w->directory, w->units[s->job->unit], w->lengths[s->job->unit]) || !pass(s, file, &linked))
+	s->job->compared = calloc(1, sizeof *s->job->compared);
+	errno = ENOMEM;
+	if (!s->job->compared || !manifest_create(&s->new, w->directory, w->units[s->job->unit], w->lengths[s->job->unit]) || !pass(s, file, &linked))
 		return false;
 	for (int i = 0; i < SIDES; i++)
 		if (s->dirty[i])
@@ -406,6 +411,7 @@ manifest_settle_run(struct manifest_job *job)
 	struct manifest_work *w = q->work;
 	struct settling s = { .job = q };
 	s.new.fd = -1;
+	pairing_open(&s.pairing, w->owner);
 	char *file = manifest_name(w->units[q->unit], w->lengths[q->unit]);
 	int lock = file && manifest_work_open(w) ? manifest_lock(w->directory, file) : -1;
 	bool ok = lock >= 0 && settle(&s, file);
@@ -419,6 +425,7 @@ manifest_settle_run(struct manifest_job *job)
 		free(s.inodes[i].list);
 		buffer_free(&s.target[i]);
 	}
+	pairing_close(&s.pairing);
 	buffer_free(&s.path);
 	stale_free(&s.stale);
 	if (lock >= 0)
@@ -429,5 +436,9 @@ manifest_settle_run(struct manifest_job *job)
 void
 manifest_settle_release(struct manifest_job *job)
 {
-	manifest_work_release(((struct manifest_settle *)job)->work);
+	struct manifest_settle *q = (struct manifest_settle *)job;
+	if (q->compared)
+		manifest_comparison_fini(q->compared);
+	free(q->compared);
+	manifest_work_release(q->work);
 }

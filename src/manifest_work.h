@@ -237,6 +237,7 @@ struct manifest_settle {
 	struct manifest_work *work;
 	uint32_t unit;
 	uint64_t patched, changed;
+	struct manifest_comparison *compared;	/* as it is now; NULL: nothing came of it */
 };
 void manifest_settle_run(struct manifest_job *job);
 void manifest_settle_release(struct manifest_job *job);

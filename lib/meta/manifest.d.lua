@@ -55,6 +55,7 @@ local manifest = {}
 ---@field examples { path: string, at: number, type: string }[]  the newest 10 that were added or changed
 ---@field problems { path: string, errno: integer, code: string, what: string }[]  at most 20
 ---@field problem_count integer
+---@field compared? runbook.core.manifest.comparison  with the other side, as far as that is known; nil when it is the same
 
 ---@class runbook.core.manifest.report
 ---@field version integer
@@ -139,6 +140,7 @@ local manifest = {}
 ---@class runbook.core.manifest.settled
 ---@field patched integer        rows
 ---@field changed integer        rows whose entry was not what the manifest said (proofs: these are left unproven)
+---@field compared? runbook.core.manifest.comparison  as it is now; nil: nothing came of it
 
 --- Where a stream of the far side goes. Closing it abandons it: what was not taken up by then is not.
 ---@class runbook.core.manifest.sink

@@ -61,6 +61,20 @@ function far.scan(root, o)
   end)
 end
 
+--- What was counted on the way is what comparing says.
+---@param directory string
+---@param unit string
+---@param compared runbook.core.manifest.comparison?
+---@param owner? string
+function far.must_be_compared(directory, unit, compared, owner)
+  local found, _, code = gate.call("read", manifest.compare, directory, unit, { owner = owner })
+  if code == "ENOENT" then
+    assert.same({ 0, 0 }, { compared and compared.entries or 0, compared and compared.extra or 0 })
+  elseif compared then
+    assert.same(found, compared)
+  end
+end
+
 --- Do all work, a shard at a time, and settle it.
 ---@param source string
 ---@param target string
@@ -81,7 +95,7 @@ function far.work(source, target, o)
       outcomes[#outcomes + 1] = outcome
     end
     for _, unit in ipairs(o.units) do
-      assert(work:settle(unit))
+      far.must_be_compared(o.directory, unit, assert(work:settle(unit)).compared, o.owner)
     end
     return outcomes
   end)
@@ -106,7 +120,7 @@ function far.prove(source, target, o)
       end
     end
     for _, unit in ipairs(o.units) do
-      assert(proof:settle(unit))
+      far.must_be_compared(o.directory, unit, assert(proof:settle(unit)).compared, o.owner)
     end
     return outcomes
   end)

@@ -51,9 +51,13 @@ function ledger:scan(side, units, o)
       end
     end
   end
-  return assert(change(function()
+  local report = assert(change(function()
     return far.feed(assert(manifest.scan { directory = self.directory, side = side, only = o and o.only, owner = o and o.owner }), streams.scan(units, o))
   end))
+  for _, unit in ipairs(report.units) do
+    far.must_be_compared(self.directory, unit.name, unit.compared, o and o.owner)
+  end
+  return report
 end
 
 ---@return runbook.core.manifest.comparison
@@ -149,6 +153,17 @@ function ledger:answer(shard, say, o)
   return assert(far.feed(shard:results(), self:results(shard, say, o)))
 end
 
+local function settle(self, work, o)
+  local settled
+  for _, unit in ipairs(o and o.units or { "home" }) do
+    settled = assert(change(work.settle, work, unit))
+    far.must_be_compared(self.directory, unit, settled.compared, o and o.owner)
+    assert.equal(settled.patched > 0, settled.compared ~= nil)
+    settled.compared = nil
+  end
+  return settled
+end
+
 --- Do all work as `say` says, and settle it.
 ---@param o? table  of manifest.work
 ---@return string words
@@ -156,13 +171,11 @@ end
 ---@return table[] outcomes
 function ledger:bring(o, say, more)
   local shards, words, work = self:work(o)
-  local outcomes, settled = {}, nil
+  local outcomes = {}
   for i, shard in ipairs(shards) do
     outcomes[i] = self:answer(shard, say, more)
   end
-  for _, unit in ipairs(o and o.units or { "home" }) do
-    settled = assert(change(work.settle, work, unit))
-  end
+  local settled = settle(self, work, o)
   work:close()
   return words, settled, outcomes
 end
@@ -172,7 +185,6 @@ end
 ---@return table settled
 function ledger:prove(say, o)
   local shards, words, work = self:unproven(o)
-  local settled
   for _, shard in ipairs(shards) do
     for _, side in ipairs { "source", "target" } do
       local out = {}
@@ -183,9 +195,7 @@ function ledger:prove(say, o)
       assert(far.feed(shard:results(side), table.concat(out) .. streams.finished))
     end
   end
-  for _, unit in ipairs(o and o.units or { "home" }) do
-    settled = assert(change(work.settle, work, unit))
-  end
+  local settled = settle(self, work, o)
   work:close()
   return words, settled
 end

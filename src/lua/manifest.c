@@ -161,7 +161,7 @@ l_request(lua_State *L)
 static int
 push_comparison(lua_State *L, struct manifest_job *job)
 {
-	manifest_push_comparison(L, (struct manifest_compare *)job);
+	manifest_push_comparison(L, &((const struct manifest_compare *)job)->found);
 	return 1;
 }
 
@@ -444,15 +444,19 @@ static int
 push_settled(lua_State *L, struct manifest_job *job)
 {
 	const struct manifest_settle *s = (const struct manifest_settle *)job;
-	lua_createtable(L, 0, 2);
+	lua_createtable(L, 0, 3);			/* settled */
 	lua_pushinteger(L, (lua_Integer)s->patched);
 	lua_setfield(L, -2, "patched");
 	lua_pushinteger(L, (lua_Integer)s->changed);
 	lua_setfield(L, -2, "changed");
+	if (s->compared) {
+		manifest_push_comparison(L, s->compared);
+		lua_setfield(L, -2, "compared");
+	}
 	return 1;
 }
 
-/* work:settle(unit) -> { patched =, changed = } */
+/* work:settle(unit) -> { patched =, changed =, compared = } */
 static int
 l_settle(lua_State *L)
 {

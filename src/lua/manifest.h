@@ -42,7 +42,7 @@ void manifest_sink_classes(lua_State *L);
 /* Results as tables.  All [-0, +1, m] */
 void manifest_push_report(lua_State *L, const struct manifest_scan *s);
 void manifest_push_outcome(lua_State *L, const struct manifest_results *r);
-void manifest_push_comparison(lua_State *L, const struct manifest_compare *c);
+void manifest_push_comparison(lua_State *L, const struct manifest_comparison *c);
 void manifest_push_kind(lua_State *L, const struct manifest_kind *k);	/* [+1]: count and examples */
 void manifest_push_units(lua_State *L, const struct manifest_units *u);
 void manifest_push_shard(lua_State *L, const struct manifest_work *w, const struct manifest_shard *s);

@@ -197,6 +197,44 @@ set_owners(lua_State *L, const struct manifest_unit *u)
 }
 
 static void
+set_amount(lua_State *L, const char *name, uint64_t files, uint64_t bytes)
+{
+	lua_createtable(L, 0, 2);
+	set_integer(L, "files", files);
+	set_integer(L, "bytes", bytes);
+	lua_setfield(L, -2, name);
+}
+
+void
+manifest_push_comparison(lua_State *L, const struct manifest_comparison *c)
+{
+	static const char *const kinds[DIFFERS_KINDS] = {	/* by the bits of row_difference */
+		"missing on the target", "only on the target", "type differs", "size differs", "mode differs", "owner differs",
+		"time differs", "link target differs", "hardlinks differ", "contents differ", "attributes differ", "not proven",
+	};
+	lua_createtable(L, 0, 10);			/* comparison */
+	set_integer(L, "entries", c->entries);
+	set_integer(L, "equal", c->equal);
+	set_integer(L, "proven", c->proven);
+	set_integer(L, "missing", c->missing);
+	set_integer(L, "different", c->different);
+	set_integer(L, "extra", c->extra);
+	set_integer(L, "extra_ours", c->extra_ours);
+	set_amount(L, "unproven", c->unproven_files, c->unproven_bytes);
+	set_amount(L, "to_send", c->send_files, c->send_bytes);
+	lua_newtable(L);				/* comparison list */
+	for (int i = 0; i < DIFFERS_KINDS; i++) {
+		if (c->kinds[i].count == 0)
+			continue;
+		lua_createtable(L, 0, 3);		/* comparison list kind */
+		set_text(L, "kind", kinds[i]);
+		set_kind(L, &c->kinds[i]);
+		lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+	}
+	lua_setfield(L, -2, "kinds");
+}
+
+static void
 push_unit(lua_State *L, const struct manifest_unit *u)
 {
 	char newest[48];
@@ -225,6 +263,10 @@ push_unit(lua_State *L, const struct manifest_unit *u)
 	set_owners(L, u);
 	set_problems(L, u);
 	set_examples(L, u);
+	if (u->compared) {
+		manifest_push_comparison(L, u->compared);
+		lua_setfield(L, -2, "compared");
+	}
 }
 
 void
@@ -297,44 +339,6 @@ manifest_push_outcome(lua_State *L, const struct manifest_results *r)
 	set_integer(L, "vanished", r->vanished);
 	set_integer(L, "unanswered", r->unanswered);
 	set_faults(L, r);
-}
-
-static void
-set_amount(lua_State *L, const char *name, uint64_t files, uint64_t bytes)
-{
-	lua_createtable(L, 0, 2);
-	set_integer(L, "files", files);
-	set_integer(L, "bytes", bytes);
-	lua_setfield(L, -2, name);
-}
-
-void
-manifest_push_comparison(lua_State *L, const struct manifest_compare *c)
-{
-	static const char *const kinds[DIFFERS_KINDS] = {	/* by the bits of row_difference */
-		"missing on the target", "only on the target", "type differs", "size differs", "mode differs", "owner differs",
-		"time differs", "link target differs", "hardlinks differ", "contents differ", "attributes differ", "not proven",
-	};
-	lua_createtable(L, 0, 10);			/* comparison */
-	set_integer(L, "entries", c->entries);
-	set_integer(L, "equal", c->equal);
-	set_integer(L, "proven", c->proven);
-	set_integer(L, "missing", c->missing);
-	set_integer(L, "different", c->different);
-	set_integer(L, "extra", c->extra);
-	set_integer(L, "extra_ours", c->extra_ours);
-	set_amount(L, "unproven", c->unproven_files, c->unproven_bytes);
-	set_amount(L, "to_send", c->send_files, c->send_bytes);
-	lua_newtable(L);				/* comparison list */
-	for (int i = 0; i < DIFFERS_KINDS; i++) {
-		if (c->kinds[i].count == 0)
-			continue;
-		lua_createtable(L, 0, 3);		/* comparison list kind */
-		set_text(L, "kind", kinds[i]);
-		set_kind(L, &c->kinds[i]);
-		lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
-	}
-	lua_setfield(L, -2, "kinds");
 }
 
 void
