@@ -3,6 +3,7 @@
 
 local errors = require "runbook.errors"
 local lab = require "spec.support.lab"
+local runs = require "spec.support.runs"
 local store = require "runbook.store"
 local world = require "spec.world"
 
@@ -96,6 +97,30 @@ describe("the mover", function()
         assert.truthy(text:find("all bytes go through this machine", 1, true), text)
         assert.truthy(text:find("a firewall rule is missing: from nfs-new to 127.0.0.1, TCP port 9", 1, true), text)
       end)
+    end)
+
+    it("through us when little is left, and by its way when much is", function()
+      local function by_jobs(amounts, o)
+        lab.fresh(new, "/srv/homes")
+        local seen = lab.must(function()
+          local homes = pair(o)
+          homes:bulk()
+          for _, amount in ipairs(amounts) do
+            old:must(("cd /srv/homes && head -c %s /dev/urandom > bob/work/new && rm -f cyd/linked && echo >> ann/work/name"):format(amount))
+            homes:final()
+          end
+          homes:verify()
+        end)
+        same()
+        clean()
+        local passes = {}
+        for _, event in ipairs(runs.only(seen, "job")) do
+          passes[tonumber(event.name:match "^pass%-(%d+)")] = true
+        end
+        return passes
+      end
+      assert.same({ true, nil, true }, by_jobs { "1M", "5M" })
+      assert.same({ true, true }, by_jobs({ "1M" }, { route = "pull" }))
     end)
 
     it("nowhere when the way that was asked for is not there, and says which rule is missing", function()
@@ -337,6 +362,23 @@ describe("the mover", function()
           homes:final()
           homes:verify()
         end
+      end)
+      same()
+    end)
+
+    it("a home it removed there, of which nothing changed at the source, once a proof has found that", function()
+      lab.must(function()
+        local homes = pair()
+        homes:bulk()
+        require("runbook.task").sleep(3) -- what is older than that is known by its digest
+        homes:converge { within = "1h" }
+        new:must "rm -r /srv/homes/bob"
+        homes:final()
+        local ok, err = pcall(homes.verify, homes)
+        assert.is_false(ok)
+        assert.truthy(errors.is(err, "conflict") and err.message:find("bob: missing on the target", 1, true), tostring(err))
+        homes:final()
+        homes:verify()
       end)
       same()
     end)

@@ -20,35 +20,39 @@ while [ ! -d "$dir" ]; do
   [ -n "$dir" ] || dir=/
 done
 cd -P -- "$dir" || exit 1
+newline='
+'
+boot= machine=
+{ read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
+{ read -r machine </etc/machine-id; } 2>/dev/null
+rsync=$(rsync --version 2>/dev/null)
+mount=$(stat -c %m .)
+real=$(pwd -P; echo /)
+real=${real%??}
 echo "there $there"
-echo "boot $(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
-echo "machine $(cat /etc/machine-id 2>/dev/null || uname -n)"
+echo "boot $boot"
+echo "machine ${machine:-$(uname -n)}"
 echo "clock $(date +%s.%N)"
 echo "uid $(id -u)"
 echo "gid $(id -g)"
-echo "rsync $(rsync --version 2>/dev/null | sed -n 1p)"
-if rsync --version 2>/dev/null | grep -q ' ACLs,'; then echo "acls yes"; fi
-if rsync --version 2>/dev/null | grep -q ' xattrs'; then echo "xattrs yes"; fi
+echo "rsync ${rsync%%"$newline"*}"
+case $rsync in *' ACLs,'*) echo "acls yes" ;; esac
+case $rsync in *' xattrs'*) echo "xattrs yes" ;; esac
 for tool in awk find getfattr paste sed sha256sum sort ssh ssh-add ssh-agent ssh-keyscan stdbuf xargs; do
   if command -v "$tool" >/dev/null; then echo "has $tool"; fi
 done
 if find . -maxdepth 0 -printf '' 2>/dev/null && printf 'x\0' | sort -z >/dev/null 2>&1 && printf x | sed -z s/x/y/ >/dev/null 2>&1; then
   echo "gnu yes"
 fi
-echo "mount $(stat -c %m .)"
+echo "mount $mount"
 set -- $(stat -f -c '%S %a %c %d %T' .)
 echo "space $1 $2 $3 $4 $5"
 if [ -w . ]; then echo "writable yes"; fi
-echo "source $(awk -v d="$(stat -c %m .)" '$2 == d { s = $1 " " $3 } END { print s }' /proc/self/mounts)"
-up=.
-while :; do
-  here=$(stat -c %d:%i "$up")
-  echo "above $here"
-  if [ "$here" = "$(stat -c %d:%i "$up/..")" ]; then break; fi
-  up=$up/..
-done
-real=$(pwd -P; echo /)
-real=${real%??}
+echo "source $(awk -v d="$mount" '$2 == d { s = $1 " " $3 } END { print s }' /proc/self/mounts)"
+up=. rest=${real%/}
+set -- .
+while [ "${rest%/*}" != "$rest" ]; do up=$up/.. rest=${rest%/*}; set -- "$@" "$up"; done
+stat -c 'above %d:%i' "$@"
 case $missing in ?*) real=${real%/}$missing ;; esac
 echo "real $(printf %s "$real" | od -An -v -tx1 | tr -d ' \n')"
 echo end

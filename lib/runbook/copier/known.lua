@@ -29,6 +29,7 @@ local VERSION = 2
 ---@field state { token?: string, boot?: string, clean: table<string, string>, doubt: table<string, true>, doors: table<string, string> }
 ---  clean: digest of the source with which a unit was the same at both ends; doubt: units of the target that are looked at again
 ---  whatever its stamp says; doors: how the key of a pass went through
+---@field compared table<string, runbook.core.manifest.comparison>  of units, found on the way; what may have changed since is not there
 local Known = {}
 local known_mt = { __index = Known }
 
@@ -69,7 +70,8 @@ function known.open(pair)
   local id = digest.sha256(table.concat(words, "\n")):sub(1, 16)
   local directory = store.pair(id)
   record.note_use(id)
-  return setmetatable({ pair = pair, directory = directory, state = read_state(directory .. "/state") }, known_mt)
+  return setmetatable({ pair = pair, directory = directory, state = read_state(directory .. "/state"), compared = {} },
+    known_mt)
 end
 
 --- Keep the state. Without `token` the target is looked at next time.
@@ -104,6 +106,16 @@ local function feed(place, args, what, request, open_sink)
   end)
 end
 
+function Known:forget_compared(only)
+  if not only then
+    self.compared = {}
+    return
+  end
+  for _, unit in ipairs(only) do
+    self.compared[unit] = nil
+  end
+end
+
 --- Look at one side.
 ---@async
 ---@param side "source"|"target"
@@ -112,6 +124,7 @@ end
 function Known:scan(side, o)
   o = o or {}
   local dir, began = dir_of(self, side), time.now()
+  self:forget_compared(o.only)
   local request = check("read what is known", own(manifest.request, {
     directory = self.directory, side = side, gently = o.gently, only = o.only,
     exclude = patterns.for_far(self.pair.exclude), not_units = patterns.NOT_UNITS,
@@ -127,6 +140,7 @@ function Known:scan(side, o)
     self.digests = self.digests or {}
     for _, unit in ipairs(report.units) do
       self.digests[unit.name] = unit.same and digest.hex(unit.digest) or nil
+      self.compared[unit.name] = unit.compared -- not those of the target, which are not told the owner of the pair
     end
     return report
   end
@@ -209,6 +223,9 @@ end
 ---@param unit string
 ---@return runbook.core.manifest.comparison comparison
 function Known:compare(unit)
+  if self.compared[unit] then
+    return self.compared[unit]
+  end
   local found, message, code = own(manifest.compare, self.directory, unit, { owner = self.pair.owner })
   if code == "ENOENT" then
     return { entries = 0, equal = 0, proven = 0, missing = 0, different = 0, extra = 0, extra_ours = 0, unproven = { files = 0, bytes = 0 },
@@ -217,13 +234,22 @@ function Known:compare(unit)
   return check("compare", found, message, code)
 end
 
+--- Merge what came of a unit's shards.
+---@async
+---@param work runbook.core.manifest.work
+---@param unit string
+function Known:settle(work, unit)
+  self.compared[unit] = nil
+  self.compared[unit] = check("keep what was done", own(work.settle, work, unit)).compared
+end
+
 --- The target was restarted since the last pass: what it had not written down may be lost.
 ---@async
 ---@param boot string
 function Known:note_boot(boot)
   if self.state.boot and self.state.boot ~= boot then
     check("forget what was proven", own(manifest.distrust, self.directory))
-    self.state.clean = {}
+    self.state.clean, self.compared = {}, {}
   end
   self.state.boot = boot
 end
@@ -254,7 +280,7 @@ function Known:prove(units, gently)
     end
   end
   for unit in pairs(seen) do
-    check("keep what was proven", own(proof.settle, proof, unit))
+    self:settle(proof, unit)
   end
   return seen
 end

@@ -177,7 +177,7 @@ end
 local function sort_out(p, list)
   local todo, done = {}, {}
   for _, unit in ipairs(list) do
-    if record.unit_state(p:key(unit)) ~= "done" or unit.name == scan.LOOSE and (p.writing or p.moved_aside) then
+    if record.unit_state(p:key(unit)) ~= "done" or unit.name == scan.LOOSE and (p.top_changed or p.moved_aside) then
       local clean = p.known:is_clean(unit.name)
       table.insert(clean and done or todo, unit)
     end
@@ -197,6 +197,7 @@ local function weigh(p, todo)
   for _, unit in ipairs(todo) do
     p.meter:resume(p.parts[unit.name] and p.parts[unit.name].bytes or 0)
   end
+  p.little = shards.is_little(p, bytes)
   local share = p.pair.most_removed or 25
   if p.delete and gone > 100 and gone * 100 > there * share then
     errors.raise {
@@ -293,17 +294,25 @@ local function carry_units(p, todo)
   end
 end
 
+-- How both ends of a unit differ; that they do not is kept for the next pass.
+local function compare(p, unit)
+  local c, report = p.known:compare(unit.name), p.look.survey.by_name[unit.name]
+  local clean = c.missing + c.different + c.extra_ours == 0 and c.proven == c.entries and report.problem_count == 0
+  p.known:note_clean(report, clean)
+  return c
+end
+
 -- Contents and attributes that are equal as far as times and sizes go, and were not read yet, are read at both ends: what differs
 -- is brought, in the final pass, too, where `verify` could only say so. Returns the units in which that found something.
 local function prove_units(p, todo)
-  local differ = {}
-  local proven = p.known:prove(names_of(todo), not p.settled)
+  local unproven, differ = {}, {}
   task.each(todo, { limit = AT_ONCE }, function(unit)
-    local c = p.known:compare(unit.name)
-    local report = p.look.survey.by_name[unit.name]
-    local clean = c.missing + c.different + c.extra_ours == 0 and c.proven == c.entries and report.problem_count == 0
-    p.known:note_clean(report, clean)
-    if proven[unit.name] and c.different > 0 and not p.failures[unit.name] then
+    local c = compare(p, unit)
+    unproven[#unproven + 1] = c.equal > c.proven and unit or nil
+  end)
+  local proven = #unproven > 0 and p.known:prove(names_of(unproven), not p.settled) or {}
+  task.each(unproven, { limit = AT_ONCE }, function(unit)
+    if proven[unit.name] and compare(p, unit).different > 0 and not p.failures[unit.name] then
       differ[#differ + 1] = unit
     end
   end)
@@ -342,10 +351,23 @@ end
 
 -- Each new home, and what was moved aside, has changed the time of the directory that the loose files lie in.
 local function look_at_top(p)
-  if p.writing or p.moved_aside then
+  if p.top_changed or p.moved_aside then
     p.known:scan("target", { only = { scan.LOOSE } })
     p.known.state.clean[scan.LOOSE] = nil
   end
+end
+
+local function has_new_home(p, list)
+  local there = {}
+  for _, name in ipairs(p.look.to.names) do
+    there[name] = true
+  end
+  for _, unit in ipairs(list) do
+    if not there[unit.name] then
+      return true
+    end
+  end
+  return false
 end
 
 local function carry_all(p, list, loose)
@@ -359,6 +381,7 @@ local function carry_all(p, list, loose)
     p.blocked = p.blocked or p.look.to.loose[unit.name] -- what is a home at the source is no loose file to be removed
   end
   list = refuse_blocked(p, list)
+  p.top_changed = has_new_home(p, list)
   for _, units in ipairs { list, loose } do
     if units == loose then
       look_at_top(p)

@@ -65,6 +65,10 @@ function pass.must_be_complete(pair, survey, passes, known)
   end
 end
 
+local function tell_plain(why)
+  events.notice(("%s; rsync and find are used instead, which is slower, and hashes nothing"):format(why))
+end
+
 -- Our program where both ends run it; told once when they do not.
 local function engine_of(pair)
   if pair.engine == "rsync" then
@@ -75,14 +79,40 @@ local function engine_of(pair)
     }
     pair.runs = answers[1][1] and answers[2][1]
     if not pair.runs then
-      events.notice(("%s; rsync and find are used instead, which is slower, and hashes nothing"):format(answers[1][2] or answers[2][2]))
+      tell_plain(answers[1][2] or answers[2][2])
     end
   end
   return pair.runs and mover or plain
 end
 
-local function look_at_ends(pair, more)
-  local look = { passes = record.passes(pair) }
+-- The first look at the source shows, too, whether it runs our program.
+local function try_ours(pair, gently)
+  local answers = task.all {
+    function()
+      local ok, seen = xpcall(mover.look, errors.handler, pair, gently)
+      if not ok and seen.code ~= "ENOFAR" then
+        error(seen, 0)
+      end
+      return { ok, seen }
+    end,
+    function() return { mover.runs_on(pair.to.place) } end,
+  }
+  pair.runs = answers[1][1] and answers[2][1]
+  if not pair.runs then
+    tell_plain(not answers[1][1] and answers[1][2].message or answers[2][2])
+  end
+  return pair.runs and answers[1][2]
+end
+
+-- The source's tree, by the engine that both ends can do.
+local function look_at_tree(pair, gently)
+  local seen = pair.engine ~= "rsync" and pair.runs == nil and try_ours(pair, gently)
+  local engine = engine_of(pair)
+  return engine, seen or engine.look(pair, gently)
+end
+
+local function look_at_ends(pair, tree)
+  local look, failed = { passes = record.passes(pair) }, nil
   task.all {
     function()
       look.from = ends.look(pair.from)
@@ -93,12 +123,13 @@ local function look_at_ends(pair, more)
     function() look.to = ends.look(pair.to) end,
     function() look.known = record.read(pair.to) end,
     function()
-      look.engine = engine_of(pair)
-      if more then
-        more(look)
-      end
+      local ok, err = xpcall(tree, errors.handler, look)
+      failed = not ok and err or nil
     end,
   }
+  if failed then -- what is wrong with an end itself says more
+    error(failed, 0)
+  end
   look.source = record.source(look.from)
   return look
 end
@@ -108,7 +139,7 @@ end
 ---@param pair table
 ---@return table look  from, to (facts), known, source, passes, engine
 function pass.ends(pair)
-  return look_at_ends(pair)
+  return look_at_ends(pair, function(look) look.engine = engine_of(pair) end)
 end
 
 --- What is known before anything is written.
@@ -118,7 +149,7 @@ end
 ---@return table look  as of `ends`, and survey
 function pass.look(pair, gently)
   local seen
-  local look = look_at_ends(pair, function(look) seen = look.engine.look(pair, gently) end)
+  local look = look_at_ends(pair, function(look) look.engine, seen = look_at_tree(pair, gently) end)
   look.survey = look.engine.survey(seen, look.from)
   return look
 end
@@ -228,6 +259,14 @@ function Pass:each(list, limit)
   if not ok and (next(self.failures) == nil or not errors.is(err) or err.code ~= "EUNITS") then
     error(err, 0)
   end
+end
+
+--- The way the data goes, which is looked for when something has to go it.
+---@async
+---@return table route
+function Pass:way()
+  self.route = self.route or self.pair:route(self.look)
+  return self.route
 end
 
 --- What a unit is called in the journal.
@@ -360,12 +399,10 @@ end
 
 local function new_pass(pair, kind, look)
   local settled, number = kind == "final" or kind == "back", #look.passes + 1
-  local r = pair:route(look)
   return setmetatable({
     pair = pair, kind = kind, look = look, settled = settled, results = {}, failures = {}, ours = kind ~= "back", number = number,
-    engine = look.engine, route = r, prefix = record.prefix(pair, number, kind),
+    engine = look.engine, prefix = record.prefix(pair, number, kind),
     delete = kind == "final" and (look.known == nil or look.known.empty),
-    by_hand_source = (r.user and r.user .. "@" .. r.host .. ":" or "") .. pair.from.path,
   }, pass_mt)
 end
 

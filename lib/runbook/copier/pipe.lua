@@ -191,11 +191,12 @@ end
 ---@async
 ---@param p table
 ---@param shard runbook.core.manifest.shard
+---@param through_us boolean  whatever the route is
 ---@return runbook.core.manifest.outcome outcome
 ---@return runbook.copier.Fault? fault  of all its units
-function pipe.run(p, shard)
+function pipe.run(p, shard, through_us)
   local sink <close> = shard:results()
-  local run = p.route.kind == "operator" and run_between or run_job
+  local run = (through_us or p:way().kind == "operator") and run_between or run_job
   return ended(p, shard, sink, run(p, shard, sink))
 end
 

@@ -121,10 +121,11 @@ end
 ---@param unit table
 ---@return string
 function plain.by_hand(p, unit)
-  local loose = unit.name == scan.LOOSE
+  local loose, r = unit.name == scan.LOOSE, p.route
+  local source = (r.user and r.user .. "@" .. r.host .. ":" or "") .. p.pair.from.path
   return p.pair.to.place:by_hand(rsync.by_hand {
     owner = p.pair.owner, exclude = p.pair.exclude, delete = p.delete, loose = loose,
-    source = p.by_hand_source .. (loose and "/" or "/" .. unit.name .. "/"),
+    source = source .. (loose and "/" or "/" .. unit.name .. "/"),
     target = p.pair.to.path .. (loose and "/" or "/" .. unit.name .. "/"),
   })
 end
@@ -154,7 +155,7 @@ end
 ---@param list table[]
 ---@param loose table[]  the loose files, which come last
 function plain.carry(p, list, loose)
-  p.opened = route.open(p.pair, p.route, { command = p.command, job = p.job })
+  p.opened = route.open(p.pair, p:way(), { command = p.command, job = p.job })
   local ok, err = xpcall(function()
     carry_all(p, list)
     carry_all(p, loose)

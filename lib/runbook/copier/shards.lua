@@ -15,6 +15,11 @@ local shards = {}
 -- A shard is what may be lost by a cut, and what one connection carries: some seconds of work at least.
 local LEAST_ENTRIES, MOST_ENTRIES = 10000, 30000 -- half a kB of ours for each that is on its way
 local LEAST_BYTES, MOST_BYTES = 256 << 20, 64 << 30
+local SETTLED_AT_ONCE = 4 -- manifests that are written at a time
+
+-- What a later pass brings is mostly less than the names that its look at the source brought. It comes the same way, over
+-- connections that are there, and needs no key, no login between the servers, and no job for what takes a blink.
+local SMALL_BYTES, SMALL_ENTRIES = 4 << 20, LEAST_ENTRIES
 
 local function sum(list, key)
   local n = 0
@@ -62,6 +67,18 @@ function shards.lanes(p)
   return (REMOTE[p.look.from.file_system] or REMOTE[p.look.to.file_system]) and LANES or 1
 end
 
+--- Is so little left that it goes through us?
+---@param p table
+---@param bytes integer  of all that is to be sent
+---@return boolean
+function shards.is_little(p, bytes)
+  return #p.look.passes > 0 and p.pair.route_wanted == nil and bytes <= SMALL_BYTES
+end
+
+local function goes_through_us(p, shard)
+  return p.little and shard.size <= SMALL_BYTES and shard.entries <= SMALL_ENTRIES
+end
+
 --- Make ready what the first shard needs: the program at both ends, and the way between them.
 ---@async
 ---@param p table
@@ -70,7 +87,7 @@ function shards.open(p)
     return
   end
   p.programs = {}
-  local two_machines = p.route.kind ~= "local"
+  local two_machines = p:way().kind ~= "local"
   local installed = p.route.kind == "operator" and {} or task.all { -- the operator brings it with each command
     function() return far.install(p.pair.to.place, p.job) end,
     function() return two_machines and far.install(p.pair.from.place, p.job) or nil end,
@@ -126,7 +143,7 @@ local carry = effect.verb {
   summary = function(_, shard)
     return ("carry %s in %s names of %s"):format(units.size(shard.size), units.count(shard.entries), meter.of_units(shard.units))
   end,
-  body = function(p, shard) return pipe.run(p, shard) end,
+  body = function(p, shard) return pipe.run(p, shard, goes_through_us(p, shard)) end,
 }
 
 -- One shard from start to end. Only a cancelling is raised; all else is a fault of its units.
@@ -178,15 +195,15 @@ end
 
 -- Units are settled in order, each as soon as all its shards have ended.
 function Course:settle()
-  local settled = {}
+  local settled, had = {}, {}
   while self.settled < self.told and (self.open[self.list[self.settled + 1].name] or 0) == 0 do
     self.settled = self.settled + 1
     local unit = self.list[self.settled]
-    if self.had[unit.name] then
-      errors.check(self.p.pair.id, "keep what was done", effect.own(self.work.settle, self.work, unit.name))
-    end
-    settled[#settled + 1] = unit
+    settled[#settled + 1], had[#had + 1] = unit, self.had[unit.name] and unit or nil
   end
+  task.each(had, { limit = SETTLED_AT_ONCE }, function(unit)
+    self.p.known:settle(self.work, unit.name)
+  end)
   if #settled > 0 then
     self.on_settled(settled)
   end
@@ -216,7 +233,9 @@ function Course:start(shard)
     return
   end
   self.p.begin_writing(self.p)
-  shards.open(self.p)
+  if not goes_through_us(self.p, shard) then
+    shards.open(self.p)
+  end
   table.insert(self.tasks, { shard = shard, task = task.spawn(run_one, self.p, shard) })
 end
 
