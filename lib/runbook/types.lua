@@ -19,7 +19,13 @@ local types = {}
 local registry = {}
 
 -- Types whose modules register them; loaded when a runbook first names them.
-local owners = { cluster = "runbook.types.kube", hub = "runbook.types.hub", host = "runbook.types.place", place = "runbook.types.place", dir = "runbook.types.place" }
+local owners = {
+  cluster = "runbook.types.kube",
+  hub = "runbook.types.hub",
+  host = "runbook.types.place",
+  place = "runbook.types.place",
+  dir = "runbook.types.place",
+}
 
 ---@class runbook.Type
 ---@field parse fun(raw: any, at: runbook.At): any, string?
