@@ -72,7 +72,7 @@ return function(world)
       "UseDNS no",
       "PrintMotd no",
       "PermitRootLogin yes",
-      "MaxStartups 300",
+      "MaxStartups " .. (o.max_startups or 300),
       "MaxSessions " .. (o.max_sessions or 10),
       "LogLevel VERBOSE",
       "AcceptEnv LANG LC_* RB_*",

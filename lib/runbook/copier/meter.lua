@@ -91,6 +91,13 @@ local function so_far(self)
   return math.min(bytes, self.bytes_total), files
 end
 
+--- What is done so far, files counted by what they cost.
+---@return number
+function Meter:weight()
+  local bytes, files = so_far(self)
+  return bytes + files * FILE_WEIGHT
+end
+
 -- Rate and seconds to go, from the last minute.
 local function outlook(self, now, bytes, files)
   local list = self.samples
@@ -112,6 +119,9 @@ local function notes(self)
   local lines = {}
   if self.stat then
     lines[1] = ("source  a stat takes %.1f ms"):format(self.stat * 1e3)
+  end
+  if self.workers then
+    lines[#lines + 1] = ("workers %d of at most %d"):format(self.workers.width, self.workers.most)
   end
   local again = {}
   for name, why in pairs(self.again) do

@@ -43,7 +43,7 @@ local check_pair = options.declare("sync.pair", {
   owner = { "string", "`keep`, or one uid:gid for every file", default = "keep" },
   exclude = { "list", "patterns of what is not copied, as seen from inside a unit", default = {} },
   rate = { "number", "most bytes a second while people work", optional = true },
-  workers = { "integer", "connections at a time", default = 4 },
+  workers = { "integer", "connections at a time, at most: how many it takes is found out", default = 4 },
   engine = { "string", "by itself our own program, where both ends run it", choices = { "mover", "rsync" }, optional = true },
   route = { "string", "by itself the first of these that works", choices = { "pull", "push", "operator" }, optional = true },
   most_removed = { "number", "percent of the target that a final pass may remove", default = 25 },

@@ -11,6 +11,7 @@ local clocks = require "runbook.copier.clocks"
 local command = require "runbook.place.command"
 local digest = require "runbook.core.digest"
 local errors = require "runbook.errors"
+local events = require "runbook.events"
 local far = require "runbook.copier.far"
 local faults = require "runbook.copier.faults"
 local key = require "runbook.ssh.key"
@@ -19,8 +20,11 @@ local rsync = require "runbook.copier.rsync"
 local shell = require "runbook.shell"
 local stream = require "runbook.core.stream"
 local task = require "runbook.task"
+local workers = require "runbook.copier.workers"
 
 local pipe = {}
+
+local LOGINS = 6 -- times that a shard tries to log in
 
 -- $1 what may be asked for, $2 the program, $3 the directory, $4 what the other end asks. The program itself looks at numbers.
 local FORCED = [[
@@ -187,7 +191,13 @@ local function run_between(p, shard, sink)
   return "", failure and 1 or 0, failure
 end
 
---- Carry a shard; raises when it could not begin.
+local function run_once(p, shard, through_us)
+  local sink <close> = shard:results()
+  local run = (through_us or p:way().kind == "operator") and run_between or run_job
+  return ended(p, shard, sink, run(p, shard, sink))
+end
+
+--- Carry a shard; raises when it could not begin. A server that refuses the login has enough for now: it is asked again.
 ---@async
 ---@param p table
 ---@param shard runbook.core.manifest.shard
@@ -195,9 +205,19 @@ end
 ---@return runbook.core.manifest.outcome outcome
 ---@return runbook.copier.Fault? fault  of all its units
 function pipe.run(p, shard, through_us)
-  local sink <close> = shard:results()
-  local run = (through_us or p:way().kind == "operator") and run_between or run_job
-  return ended(p, shard, sink, run(p, shard, sink))
+  local bytes = shard.bytes
+  for try = 1, LOGINS do
+    shard.bytes = bytes
+    local outcome, fault = run_once(p, shard, through_us)
+    local refused = fault and outcome.unanswered == shard.entries and workers.was_refused(fault.error.stderr)
+    if not refused or try == LOGINS then
+      return outcome, fault
+    end
+    p.most_workers = p.workers:refused(p.workers.width)
+    events.notice(("%s refused a login; %d at a time from now on"):format(
+      (p:way().kind == "push" and p.pair.to or p.pair.from).place.name, p.most_workers))
+    task.sleep(try + math.random())
+  end
 end
 
 return pipe

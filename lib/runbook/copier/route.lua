@@ -14,10 +14,11 @@ local route = {}
 
 local DAY = 86400
 
--- $1 a host, $2 its port. What keys are shown there; a machine without ssh-keyscan says so.
+-- $1 a host, $2 its port, $3 a kind of key. What key is shown there; a machine without ssh-keyscan says so. For all kinds it
+-- would make a connection each at once, which is more than some servers let in.
 local KEYS = [[
 command -v ssh-keyscan >/dev/null || { echo "ssh-keyscan is missing: install openssh-client" >&2; exit 3; }
-ssh-keyscan -T 10 -p "$2" -- "$1" 2>&1 || :]]
+ssh-keyscan -T 10 -t "$3" -p "$2" -- "$1" 2>&1 || :]]
 
 -- The addresses under which a machine may be seen.
 local ADDRESSES = [[hostname -I 2>/dev/null || ip -o addr 2>/dev/null | awk '{ sub("/.*", "", $4); print $4 }']]
@@ -55,6 +56,12 @@ local function shows_key(text, info)
   return false
 end
 
+-- As ssh-keyscan calls it.
+local function kind_of(key_type)
+  return key_type:find("^ecdsa") and "ecdsa" or key_type:find("^sk%-ecdsa") and "ecdsa-sk" or key_type:find("^sk%-") and "ed25519-sk"
+    or key_type:match("^ssh%-(%w+)") or key_type
+end
+
 -- Does the ssh server of `there` answer `from`, with the key it shows us?
 local function probe(from, there)
   local tried = { from = from, there = there }
@@ -64,7 +71,7 @@ local function probe(from, there)
   end
   local info = require("runbook.ssh").identity(there)
   for _, one in ipairs(candidates(there, info)) do
-    local said = from:query_sh(KEYS, one.host, one.port, { timeout = 60 })
+    local said = from:query_sh(KEYS, one.host, one.port, kind_of(info.key_type), { timeout = 60 })
     if shows_key("\n" .. said, info) then
       return { host = one.host, port = one.port, user = info.user, host_key = info.key_type .. " " .. info.key }
     end

@@ -8,7 +8,9 @@ local meter = require "runbook.copier.meter"
 local pipe = require "runbook.copier.pipe"
 local route = require "runbook.copier.route"
 local task = require "runbook.task"
+local time = require "runbook.core.time"
 local units = require "runbook.units"
+local workers = require "runbook.copier.workers"
 
 local shards = {}
 
@@ -29,8 +31,8 @@ local function sum(list, key)
   return n
 end
 
-local function share(total, workers, least, most)
-  return math.max(least, math.min(most, (total + workers - 1) // workers))
+local function share(total, pieces, least, most)
+  return math.max(least, math.min(most, (total + pieces - 1) // pieces))
 end
 
 --- Operations for a shard of these units.
@@ -48,7 +50,7 @@ local REMOTE = { nfs = true, fuseblk = true, fuse = true, cifs = true, smb2 = tr
   afs = true, gpfs = true }
 local LANES = 64 -- at least as many as the far side has threads for a file server
 
---- Shards at a time. A rate is shared by them, so there are no more than there is work for.
+--- Shards at a time, at most. A rate is shared by them, so there are no more than there is work for.
 ---@param p table
 ---@param list table[]
 ---@return integer
@@ -239,8 +241,17 @@ function Course:start(shard)
   table.insert(self.tasks, { shard = shard, task = task.spawn(run_one, self.p, shard) })
 end
 
+-- More or fewer at a time, from what they bring.
+function Course:find_width(waiting)
+  local p = self.p
+  p.workers:tell {
+    now = time.now(), done = p.meter:weight(), running = #self.tasks, waiting = waiting, stat = not p.settled and p.meter.stat or nil,
+  }
+  p.pair.width = not p.workers.fixed and p.workers.width or nil
+end
+
 function Course:may_start(shard)
-  return #self.tasks < self.p.width and (not shard.after or self.open[shard.after] == 1)
+  return #self.tasks < self.p.workers.width and (not shard.after or self.open[shard.after] == 1)
 end
 
 Course.__close = function(self)
@@ -278,6 +289,11 @@ end
 ---@param on_settled async fun(units: table[])
 function shards.run(p, work, list, on_settled)
   p.refused, p.width = {}, shards.width(p, list)
+  local rated = p.pair.rate and not p.settled -- each has its share of the rate
+  p.workers = workers.new {
+    most = p.most_workers or p.width, width = p.pair.width, fixed = rated, quiet = p.pair.quiet ~= math.huge and p.pair.quiet or nil,
+  }
+  p.meter.workers = p.workers
   local later = {} -- who may have been refused something
   local c <close> = course(p, work, list, function(settled)
     if #p.refused == 0 then
@@ -291,6 +307,7 @@ function shards.run(p, work, list, on_settled)
     local before = #c.tasks
     c:reap()
     c:settle()
+    c:find_width(shard ~= nil)
     if shard and c:may_start(shard) then
       c:start(shard)
       shard, pause = c:next(), 0.005
