@@ -23,7 +23,7 @@ endif
 PKGS_BUILD := ca-certificates gcc libc6-dev libcurl4-openssl-dev libedit-dev libldns-dev liblua5.4-dev libsqlite3-dev libssl-dev \
               libuv1-dev libwslay-dev libxxhash-dev libyaml-dev lua-argparse lua5.4 make musl-tools pkg-config zlib1g-dev
 PKGS_RUN   := libcurl4 libedit2 libldns3 libwslay1 openssh-client rsync
-PKGS_WORLD := acl age attr bind9 bind9-dnsutils btrfs-progs busybox chromium curl debian-archive-keyring e2fsprogs faketime fuse3 \
+PKGS_WORLD := acl age attr bind9 bind9-dnsutils btrfs-progs busybox chromium curl debian-archive-keyring e2fsprogs fuse3 \
               iproute2 libfuse3-dev libpam0g-dev lua-busted openssh-server openssl lua-dkjson procps python3 python3-websockets sqlite3 sudo util-linux
 PKGS_LINT  := cppcheck lua-check shellcheck
 PKGS_BENCH := ansible-core clustershell fpart pdsh rclone
@@ -113,7 +113,7 @@ $(BUILD)/%.list: always
 
 # Programs the specs' world is made of.
 WORLD_OF_PARTS := $(BUILD)/world/oracle $(BUILD)/world/slowfs
-WORLD := $(patsubst spec/world/%.c,$(BUILD)/world/%,$(filter-out %/pam_ask.c,$(wildcard spec/world/*.c))) $(WORLD_OF_PARTS)
+WORLD := $(patsubst spec/world/%.c,$(BUILD)/world/%,$(filter-out %/late.c %/pam_ask.c,$(wildcard spec/world/*.c))) $(WORLD_OF_PARTS)
 
 $(BUILD)/world/%: spec/world/%.c $(BUILD)/deps/config.mk
 	@mkdir -p $(@D)
@@ -123,6 +123,10 @@ $(BUILD)/world/%: spec/world/%.c $(BUILD)/deps/config.mk
 $(BUILD)/world/pam_ask.so: spec/world/pam_ask.c $(BUILD)/deps/WORLD
 	@mkdir -p $(@D)
 	$(CC) -D_GNU_SOURCE $(CPPFLAGS) -std=c11 -Wall -Wextra -Werror $(CFLAGS) -fPIC -shared $(LDFLAGS) -o $@ $< -lpam
+
+$(BUILD)/world/late.so: spec/world/late.c $(BUILD)/deps/BUILD
+	@mkdir -p $(@D)
+	$(CC) -D_GNU_SOURCE $(CPPFLAGS) -std=c11 -Wall -Wextra -Werror $(CFLAGS) -fPIC -shared $(LDFLAGS) -o $@ $<
 
 $(BUILD)/world/oracle: $(wildcard spec/world/oracle/*.[ch])
 $(BUILD)/world/oracle: RB_PARTS_LIBS = -lcrypto
@@ -149,7 +153,7 @@ world-kube: $(BUILD)/deps/WORLD
 demo: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
 	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) $(WORLD_CACHE) $(BUILD)/runbook lua spec/world/demo.lua
 
-test: $(BUILD)/runbook $(BUILD)/examples/embed $(WORLD) $(BUILD)/world/pam_ask.so $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
+test: $(BUILD)/runbook $(BUILD)/examples/embed $(WORLD) $(BUILD)/world/late.so $(BUILD)/world/pam_ask.so $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
 	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) $(WORLD_CACHE) JOBS=$(JOBS) $(BUILD)/runbook lua spec/run.lua $(or $(SPEC),spec)
 
 bench: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD $(BUILD)/deps/BENCH

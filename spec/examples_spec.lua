@@ -81,8 +81,15 @@ describe("the examples", function()
     end
   end)
 
+  it("give move-names.lua a parameter file that it understands", function()
+    local ok, loaded = pcall(book.load, "examples/move-names.lua", { files = { "examples/names.yaml" }, sets = { "to=lb.example.net" } })
+    assert.truthy(ok, tostring(loaded))
+    assert.equal("uni.example", loaded.values.dns.zone)
+    assert.equal("hmac-sha256", loaded.values.dns.key.algorithm)
+  end)
+
   it("show as documents", function()
-    for _, name in ipairs { "on-all-hosts", "copy-directory", "post-webhook" } do
+    for _, name in ipairs { "on-all-hosts", "copy-directory", "move-names", "post-webhook" } do
       local out, code = world.sh(("%s view examples/%s.lua"):format(binary, name))
       assert.equal(0, code, out)
     end

@@ -21,6 +21,8 @@ local registry = {}
 -- Types whose modules register them; loaded when a runbook first names them.
 local owners = {
   cluster = "runbook.types.kube",
+  zone = "runbook.types.zone",
+  fqdns = "runbook.types.zone",
   hub = "runbook.types.hub",
   host = "runbook.types.place",
   place = "runbook.types.place",

@@ -9,6 +9,8 @@ FOLDER/mode says how, a word looked at for each question:
   flip      the last byte of the signature is another
   unsigned  an answer that says yes and is not signed
   other     a TCP answer to another question
+  keep      an update is made and never answered
+  early     an update is taken and never made
   old       a server that knows no EDNS
 FOLDER/seen gets a letter per question: u or t.
 """
@@ -84,6 +86,11 @@ def connection(c):
         if how == "unsigned":
             c.sendall(struct.pack(">H", 12) + bare(question))
             return
+        changes = question[2] & 0x78 == 0x28 and question[8:10] != b"\0\0"
+        if how == "early" and changes:
+            note("k")
+            c.recv(1)
+            return
         server.sendall(length + question)
         while True:
             answer = whole(server, struct.unpack(">H", whole(server, 2))[0])
@@ -91,6 +98,10 @@ def connection(c):
                 answer = answer[:-7] + bytes([answer[-7] ^ 1]) + answer[-6:]
             if how == "other":
                 answer = bytes([answer[0] ^ 1]) + answer[1:]
+            if how == "keep" and changes:
+                note("k")
+                c.recv(1)
+                return
             framed = struct.pack(">H", len(answer)) + answer
             if how == "cut":
                 c.sendall(framed[:len(framed) // 2])

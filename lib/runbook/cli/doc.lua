@@ -19,7 +19,7 @@ doc.LIBRARIES = { "runbook", "runbook.task", "runbook.here", "runbook.place", "r
   "runbook.place.command", "runbook.ssh", "runbook.kube", "runbook.kube.cluster", "runbook.kube.reads", "runbook.kube.watch",
   "runbook.kube.changes", "runbook.kube.removal", "runbook.kube.wait", "runbook.kube.events", "runbook.kube.logs", "runbook.kube.access",
   "runbook.kube.lease", "runbook.sync", "runbook.secret", "runbook.json", "runbook.yaml", "runbook.sqlite",
-  "runbook.http", "runbook.units" }
+  "runbook.http", "runbook.dns", "runbook.units" }
 
 function doc.declare(parser)
   parser:argument "subject" :argname "SUBJECT" :args "?" :description "A library, a procedure, or `types`; without: what there is."

@@ -15,6 +15,9 @@ local function placeholder(name)
 end
 
 function Placeholder.__index(p, key)
+  if math.type(key) == "integer" then -- a list of nothing: whoever goes through it comes to its end
+    return nil
+  end
   return placeholder(placeholder_names[p] .. "." .. tostring(key))
 end
 
