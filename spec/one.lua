@@ -3,13 +3,13 @@
 --     build/runbook lua spec/one.lua FILE [busted's options]
 --
 -- After each test no task may be left that was not there before it. A test that takes longer than
--- RUNBOOK_SPEC_SECONDS (default 300) ends the file and shows what every task waits for. The last line
+-- RUNBOOK_SPEC_SECONDS (default 600) ends the file and shows what every task waits for. The last line
 -- is always "N passed, N failed"; a pending test has not passed. When its parent has ended, it ends.
 
 local core = require "runbook.core.task"
 local world = require "spec.world"
 
-local longest = tonumber(os.getenv "RUNBOOK_SPEC_SECONDS") or 300
+local longest = tonumber(os.getenv "RUNBOOK_SPEC_SECONDS") or 600
 local passed, failed = 0, 0
 local running, started -- the name of the present test, and when it began
 
