@@ -249,9 +249,10 @@ describe("a server that refuses", function()
   end)
 
   it("is told from one that is not there", function()
-    local z = zone { servers = { "127.0.0.1" } }
-    assert.equal("unreachable", method_complaint(z, "point", { names = { "temple.hubs.test" }, to = "203.0.113.10", ttl = 1799,
-      within = 0.1 }).kind == "timeout" and "unreachable")
+    local err = method_complaint(zone { servers = { "127.0.0.1" } }, "wait", { names = { "temple.hubs.test" }, to = "203.0.113.10",
+      within = 0.1 })
+    assert.equal("timeout", err.kind)
+    assert.matches("127.0.0.1 port " .. bind.port .. ": .*connection refused", err.message)
     local nowhere = dns.zone { kind = "manual", zone = "nowhere.test", port = bind.port, via = { bind.resolver } }
     assert.matches("know no zone nowhere.test: it is not delegated", method_complaint(nowhere, "get", "x.nowhere.test").message, 1, true)
   end)
@@ -304,6 +305,36 @@ describe("waiting", function()
     assert.matches("a lame delegation", text)
     local err = method_complaint(z, "wait", { names = { "mail.hubs.test" }, to = "192.0.2.9", within = 0.2 })
     assert.matches("a lame delegation", err.message)
+  end)
+end)
+
+describe("a signed zone", function()
+  local signed
+
+  setup(function() signed = world.bind { signed = true, records = "@ CAA 0 issue \"letsencrypt.org\"\n" } end)
+  teardown(function() signed:close() end)
+
+  it("is said to be signed, and who may issue certificates; its servers sign what we change", function()
+    local z = dns.zone { kind = "rfc2136", zone = "hubs.test", server = signed.primary, port = signed.port, via = { signed.resolver },
+      resolvers = { signed.resolver }, key = { name = "rbkey", secret = secret.new("signed key", signed.key) } }
+    world.wait_until("signatures", function() return signed:data(signed.secondary, "temple.hubs.test", "RRSIG") ~= "" end, 60)
+    local checks = z:checks { "temple.hubs.test" }
+    local text = table.concat(checks[3][2](), "\n")
+    assert.matches("hubs.test is signed (DNSSEC): its server has to sign what it changes", text, 1, true)
+    assert.matches("CAA records at hubs.test say who may issue certificates: 0 issue \"letsencrypt.org\"", text, 1, true)
+    assert.is_nil(checks[4][2]())
+    signed:forget()
+    local told = watched(z.point, z, { names = { "temple.hubs.test" }, to = "192.0.2.1", ttl = 60 })
+    assert.is_nil(told:find("somebody else", 1, true))
+    assert.matches("A 13 3 60", (world.wait_until("its signature", function()
+      return signed:data(signed.primary, "temple.hubs.test", "RRSIG"):match "A %d+ 3 60"
+    end, 60)))
+    signed:stop "primary"
+    signed:stop "secondary"
+    signed:forget()
+    local err = complaint(checks[4][2])
+    assert.equal("busy", err.kind)
+    assert.matches("has trouble of its own %(SERVFAIL%)", err.message)
   end)
 end)
 
