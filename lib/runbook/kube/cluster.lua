@@ -16,7 +16,15 @@ local cluster = {}
 ---@field package client runbook.kube.Client
 ---@field package pin? string  uid of kube-system, as a person has written it down
 local Cluster = {}
-local cluster_mt = { __name = "runbook.cluster", __index = Cluster }
+local cluster_mt = { __name = "runbook.cluster" }
+
+-- Its name is its client's, which learns it from kubeconfig: the same for every handle of one cluster.
+function cluster_mt.__index(self, key)
+  if key == "name" then
+    return self.client.name
+  end
+  return Cluster[key]
+end
 
 function cluster_mt.__tostring(self)
   return self.name
@@ -58,7 +66,6 @@ function cluster.new(given)
   local kubeconfig = kubeconfig_of(o.kubeconfig)
   local self = { pin = o.cluster, client = client.open { context = o.context, kubeconfig = kubeconfig, in_cluster = o.in_cluster },
     options = { context = o.context, kubeconfig = kubeconfig, in_cluster = o.in_cluster } }
-  self.name = self.client.name
   return setmetatable(self, cluster_mt)
 end
 
@@ -89,7 +96,6 @@ local function ask_uid(self)
   local c = self.client
   if c.uid == nil then
     c.uid = c:json({ path = "/api/v1/namespaces/kube-system" }).metadata.uid
-    self.name = c.name
   end
   return c.uid
 end
@@ -140,9 +146,7 @@ end
 ---@return table answer
 function Cluster:send(o)
   verify(self)
-  local answer = self.client:request(o)
-  self.name = self.client.name
-  return answer
+  return self.client:request(o)
 end
 
 --- The same, and its answer as a value.
