@@ -53,6 +53,15 @@ describe("a stream", function()
     assert.is_nil(b:line())
   end)
 
+  it("gives every line that came in one piece, however many, though nothing comes after them", function()
+    a:write(("x\n"):rep(500))
+    for _ = 1, 500 do
+      assert.equal("x", b:line())
+    end
+    a:half_close()
+    assert.is_nil(b:line())
+  end)
+
   it("splits lines over 64 KiB and says so", function()
     local long = ("x"):rep(65536)
     local writer = task.spawn(function()

@@ -214,7 +214,8 @@ push_op(lua_State *L, struct lua_stream *s, enum stream_direction d, const char 
 static int
 start(lua_State *L, struct stream_op *x, void (*step)(void *arg))
 {
-	if (x->s->streak++ < STREAK_MAX)
+	/* what was read ahead makes no stream ready: who waited for it would wait for what comes after it */
+	if (x->s->streak++ < STREAK_MAX || (x->direction == STREAM_READ && read_over(x)))
 		step(x);
 	else
 		op_wait(x);
