@@ -1,4 +1,4 @@
---- An API server of Kubernetes in memory (fake_kube.py), which misbehaves as told.
+--- An API server of Kubernetes in memory (fake_kube.py, its objects in fake_kube_store.py), which misbehaves as told.
 
 local json = require "dkjson"
 
@@ -41,7 +41,7 @@ return function(world)
   ---@return world.FakeKube
   function world.fake_kube()
     local fake = setmetatable({ folder = world.folder "fake-kube", ca = world.certificate "ca" .. ".pem" }, Fake)
-    fake.leash = world.start({ "python3", "-u", "spec/world/fake_kube.py", fake.folder, world.certificate "good" },
+    fake.leash = world.start({ "python3", "-Bu", "spec/world/fake_kube.py", fake.folder, world.certificate "good" },
       { log = fake.folder .. "/log" })
     fake.port = world.wait_until("a fake API server", function()
       assert(fake.leash:alive(), world.read(fake.folder .. "/log"))
