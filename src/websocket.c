@@ -191,19 +191,19 @@ ask(struct websocket *ws)
 {
 	char *room;
 	ssize_t n = 0;
+	bool sent;
 	enum handshake_answer a = HANDSHAKE_MORE;
 
 	while (bytes_length(&ws->request) > 0 && (n = wire_write(ws, bytes_first(&ws->request), bytes_length(&ws->request))) > 0)
 		bytes_used(&ws->request, (size_t)n);
-	if (n == STREAM_FAILED || !flush(ws)) {
-		answered(ws, "ELOST", "the connection broke before the server had our request");
-		return;
-	}
+	sent = n != STREAM_FAILED && flush(ws);	/* who refuses us hangs up, and says why before that */
 	while (a == HANDSHAKE_MORE) {
 		room = bytes_room(&ws->in, READ_AHEAD);
 		n = room != NULL ? receive(ws, room, READ_AHEAD) : STREAM_FAILED;
-		if (n == STREAM_AGAIN)
+		if (n == STREAM_AGAIN && sent)
 			return;
+		if (n == STREAM_AGAIN)
+			n = STREAM_FAILED;
 		bytes_added(&ws->in, n > 0 ? (size_t)n : 0);
 		a = handshake_read(&ws->shake, &ws->in, n <= 0);
 	}
@@ -264,21 +264,34 @@ has_unsent(const struct websocket *ws)
 	return ws->out_start < ws->out_end || websocket_wire_wants_out(ws->wire);
 }
 
+/* Who still has a stream of it finds that it is over. */
+static void
+end(struct websocket *ws)
+{
+	ws->leaving = false;
+	if (ws->users == 0) {
+		destroy(ws);
+		return;
+	}
+	hang_up(ws);
+	websocket_kick(ws);
+}
+
 static void
 give_up(uv_timer_t *clock)
 {
-	destroy(clock->data);
+	end(clock->data);
 }
 
 /*
- * Nobody uses it any more: what was written is sent, then our close.  It goes when the other side has hung up, or after a
+ * Nobody wants it any more: what was written is sent, then our close.  It goes when the other side has hung up, or after a
  * while: who closes a socket with bytes unread resets the connection, and the other side may lose what it has not read either.
  */
 static void
 leave(struct websocket *ws)
 {
 	if (ws->state != WEBSOCKET_OPEN || ws->failed) {
-		destroy(ws);
+		end(ws);
 		return;
 	}
 	if (!ws->lingering)
@@ -290,7 +303,7 @@ leave(struct websocket *ws)
 		websocket_wire_close(ws->wire, NORMAL);
 	}
 	if (!websocket_wire_out(ws->wire) || !flush(ws) || websocket_wire_in(ws->wire) == WEBSOCKET_OVER)
-		destroy(ws);
+		end(ws);
 	else if (!has_unsent(ws) && !ws->said_goodbye)
 		websocket_kick(ws);
 	else
@@ -316,9 +329,9 @@ turn(struct websocket *ws)
 }
 
 void
-websocket_drop(struct websocket *ws)
+websocket_drop(struct websocket *ws, bool over)
 {
-	if (--ws->users > 0)
+	if (--ws->users > 0 && !over)
 		return;
 	ws->leaving = true;
 	if (ws->turning)
@@ -462,7 +475,7 @@ websocket_release(struct websocket *ws)
 	if (ws == NULL)
 		return;
 	ws->done = NULL;
-	websocket_drop(ws);
+	websocket_drop(ws, false);
 }
 
 unsigned

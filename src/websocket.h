@@ -54,6 +54,7 @@ struct websocket_stream_options {
 	const char *end;		/* the message that says that no more will be written; NULL: there is none */
 	size_t end_length;
 	bool sized;			/* before what is written go pieces' lengths: "262144\n" */
+	bool main;			/* when it is closed, all is over: the others read what has come, and its end */
 };
 
 /*

@@ -26,7 +26,7 @@ struct websocket_end {
 	struct websocket *ws;
 	struct websocket_end *next;
 	struct websocket_input input;
-	bool reads, writes, sized, ended;
+	bool reads, writes, sized, main, ended;
 	unsigned char channel;		/* written to */
 	size_t piece_left;		/* of a piece whose length was said */
 	char end[64];
@@ -62,7 +62,7 @@ struct websocket {
 
 	struct websocket_end *ends;
 	int users;			/* the owner and the streams */
-	bool turning, leaving, lingering, said_goodbye;	/* leaving: nobody uses it; what was written is still sent */
+	bool turning, leaving, lingering, said_goodbye;	/* leaving: nobody wants it; what was written is still sent */
 	unsigned long turns;
 	double connect_timeout, keepalive;
 	unsigned long long heard;	/* bytes, at the last tick of the clock */
@@ -76,8 +76,8 @@ struct websocket {
 
 /* A turn soon, from the loop. */
 void websocket_kick(struct websocket *ws);
-/* A user less. */
-void websocket_drop(struct websocket *ws);
+/* A user less; over: the connection is to end, though there may be others. */
+void websocket_drop(struct websocket *ws, bool over);
 
 /* websocket_stream.c: calls those who wait and may get on. */
 void websocket_fire(struct websocket *ws);

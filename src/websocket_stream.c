@@ -141,6 +141,7 @@ end_close(struct stream *base)
 {
 	struct websocket_end *e = (struct websocket_end *)base, **link = &e->ws->ends;
 	struct websocket *ws = e->ws;
+	bool over = e->main;
 
 	if (e->writes && e->end_length > 0 && e->piece_left == 0)
 		end_half_close(base);
@@ -151,7 +152,7 @@ end_close(struct stream *base)
 	bytes_free(&e->input.in);
 	free(e);
 	websocket_kick(ws);		/* what is not read any more does not hold up the others */
-	websocket_drop(ws);
+	websocket_drop(ws, over);
 }
 
 static const struct stream_ops ops = {
@@ -178,6 +179,7 @@ websocket_stream(struct websocket *ws, const struct websocket_stream_options *o)
 	e->writes = o->write != WEBSOCKET_NONE;
 	e->channel = (unsigned char)o->write;
 	e->sized = o->sized;
+	e->main = o->main;
 	e->end_length = o->end_length;
 	if (o->end_length > 0)
 		memcpy(e->end, o->end, o->end_length);

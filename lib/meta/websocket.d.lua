@@ -37,6 +37,7 @@ function ws:protocol() end
 ---@field write? integer  the channel that is written to
 ---@field mark? string    what ends the bytes that are read; one that ends before was cut, and reading it says so
 ---@field finish? string  the message that half-closes it; without one it has no half to close
+---@field main? boolean   when it is closed, all is over: the others read what has come, and its end
 ---@field sized? boolean  before what is written go pieces' lengths: "262144\n"
 
 --- A stream over it. All streams are to be made at once after `connect`: what comes for a channel without one is thrown away.

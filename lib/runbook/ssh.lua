@@ -2,6 +2,7 @@
 ---
 ---     local old = ssh.host { "nfs-old.example.org", user = "ubuntu", sudo = true }
 ---     old:query { "uptime" }
+---     local nfs = ssh.host { "10.0.0.7", via = cluster:dial { deployment = "hub" } }       -- through a pod
 ---     old:tunnel({ to = "127.0.0.1:5432" }, function(port) ... end)                        -- its port, here
 ---     new:reverse_tunnel({ to = "127.0.0.1:22", via = old }, function(port) ... end)       -- old's port, on new
 ---
@@ -13,6 +14,7 @@ local config = require "runbook.ssh.config"
 local core = require "runbook.core.ssh"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
+local json = require "runbook.json"
 local login = require "runbook.ssh.login"
 local options = require "runbook.options"
 local place = require "runbook.place"
@@ -44,6 +46,7 @@ local check_host = options.declare("ssh.host", {
   password = { "any", "a secret", optional = true },
   answers = { "table", "secrets, for what the server asks, in order; a person is asked the others", optional = true },
   jump = { "string", "hosts to go through, instead of ssh_config's ProxyJump", optional = true },
+  via = { "table", "a way that is no host: `cluster:dial { ... }`", optional = true },
   config = { "string", "an ssh_config file instead of the usual ones", optional = true },
   known_hosts = { "string", "a file instead of the usual ones", optional = true },
   seen_from_target = { "string", "where the other server finds it, if elsewhere", optional = true },
@@ -60,6 +63,7 @@ local function pool_key(o)
     parts[#parts + 1] = field .. "=" .. tostring(o[field] or "")
   end
   local pins = type(o.host_key) == "table" and table.concat(o.host_key, ",") or o.host_key or ""
+  parts[#parts + 1] = o.via and "via=" .. json.encode(o.via:reference(), { sorted = true }) or nil
   return table.concat(parts, "\0") .. "\0" .. pins
 end
 
@@ -131,14 +135,16 @@ local function said_by(carrier)
     local stderr = carrier:stderr()
     carrier:close()
     local line = stderr:line()
-    return line and "; its ProxyCommand said: " .. line
+    return line and ("; %s said: %s"):format(carrier.name or "its ProxyCommand", line)
   end
 end
 
 -- A stream to the server where it is not simply reached, and the program that is behind it.
 local function way_to(o, c)
   local jump = o.jump or c.proxyjump
-  if jump then
+  if o.via then
+    return o.via:open(c.hostname, math.tointeger(tonumber(c.port)))
+  elseif jump then
     return through_jump(o, c, jump)
   elseif c.proxycommand then
     return through_command(c, c.proxycommand)
@@ -309,7 +315,7 @@ function Backend:reference()
   local o = self.options
   return {
     kind = "ssh", host = o.host, user = o.user, port = o.port, host_key = o.host_key, jump = o.jump, config = o.config,
-    known_hosts = o.known_hosts, identity = type(o.identity) == "string" and o.identity or nil,
+    via = o.via and o.via:reference() or nil, known_hosts = o.known_hosts, identity = type(o.identity) == "string" and o.identity or nil,
     certificate = type(o.certificate) == "string" and o.certificate or nil,
     seen_from_target = o.seen_from_target, name = o.name,
   }
@@ -326,7 +332,9 @@ function ssh.host(o)
   if type(o.host) ~= "string" or o.host == "" then
     errors.raise({ kind = "usage", message = 'ssh.host: which one? as in ssh.host { "nfs-old" }' }, 2)
   end
-  if o.certificate and not o.identity then
+  if o.via and o.jump then
+    errors.raise({ kind = "usage", message = "ssh.host: `via` or `jump`, not both" }, 2)
+  elseif o.certificate and not o.identity then
     errors.raise({ kind = "usage", message = "ssh.host: `certificate`: of which key? `identity` says it" }, 2)
   end
   local user, rest = o.host:match "^([^@]+)@(.+)$"
@@ -344,6 +352,7 @@ place.register("ssh", function(reference)
   for key, value in pairs(reference) do
     o[key] = key ~= "kind" and value or nil
   end
+  o.via = o.via and place.open(o.via)
   return ssh.host(o)
 end)
 

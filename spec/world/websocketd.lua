@@ -40,7 +40,8 @@ return function(world)
 
   --- A server of websockets on 127.0.0.1.
   ---@async
-  ---@param o { tls?: "good"|"expired"|"wrong_name"|"self_signed", client_certificate?: boolean, protocols?: string }?
+  ---@param o { tls?: "good"|"expired"|"wrong_name"|"self_signed", client_certificate?: boolean, protocols?: string,
+  ---           path?: string }?  path: where commands are found
   ---@return world.Websocketd
   function world.websocketd(o)
     o = o or {}
@@ -54,6 +55,9 @@ return function(world)
     end
     if o.protocols then
       world.write(server.folder .. "/protocols", o.protocols)
+    end
+    if o.path then
+      world.write(server.folder .. "/path", o.path)
     end
     server.leash = world.start(argv, { log = server.folder .. "/log" })
     server.port = world.wait_until("a server of websockets", function()

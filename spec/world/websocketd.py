@@ -30,6 +30,9 @@ import urllib.parse
 import websockets
 
 folder = pathlib.Path(sys.argv[1])
+environment = dict(os.environ)
+if (folder / "path").exists():
+    environment["PATH"] = (folder / "path").read_text()
 
 
 def number(query, name, default=0):
@@ -115,11 +118,11 @@ async def execute(ws, path, query):
     try:
         process = await asyncio.create_subprocess_exec(
             *query["command"], stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            cwd=folder, start_new_session=True)
-    except OSError as e:
+            cwd=folder, start_new_session=True, env=environment)
+    except OSError:
         await ws.send(b"\3" + json.dumps({
             "status": "Failure", "reason": "InternalError", "code": 500,
-            "message": f"error executing command in container: exec: {query['command'][0]!r}: {e.strerror.lower()}"}).encode())
+            "message": f"error executing command in container: exec: \"{query['command'][0]}\": executable file not found in $PATH"}).encode())
         return
     done = asyncio.Semaphore(0)
     reader = asyncio.ensure_future(copy_in(ws, process))

@@ -217,6 +217,8 @@ l_stream(lua_State *L)
 	o.end = check_short(L, "finish", &o.end_length);
 	lua_getfield(L, 2, "sized");
 	o.sized = lua_toboolean(L, -1);
+	lua_getfield(L, 2, "main");
+	o.main = lua_toboolean(L, -1);
 	if ((s = websocket_stream(ws, &o)) == NULL)
 		return luaL_error(L, "out of memory");
 	bind_push_stream(L, s);

@@ -194,6 +194,16 @@ function Backend:by_hand(argv)
   return o.cluster:by_hand(table.move(argv, 1, #argv, #words + 1, words))
 end
 
+--- The same for a port of the pod.
+function Backend:by_hand_forward(port)
+  local o = self.options
+  local words = { "port-forward", self.pod or o.pod or o.deployment and "deploy/" .. o.deployment or "POD", (":%d"):format(port) }
+  if self.namespace then
+    table.move({ "-n", self.namespace }, 1, 2, #words + 1, words)
+  end
+  return o.cluster:by_hand(words)
+end
+
 function Backend:reference()
   local o = self.options
   return {

@@ -77,7 +77,7 @@ function Child:stderr() return self.errors end
 --- What a Status says that is no exit code: the command was never run.
 local function not_run(said)
   local message = type(said.message) == "string" and said.message or "the server does not say why"
-  if message:find "executable file not found" or message:find "no such file or directory" then
+  if message:find 'exec: "[^"]*": executable file not found' or message:find 'exec: "[^"]*": stat [^:]*: no such file' then
     return nil, message, "ENOEXEC"
   end
   return nil, "the command could not be run: " .. message, "EPROTO"
@@ -189,18 +189,17 @@ function exec.bare(at, argv, o)
   return child_of(open(at, argv, o))
 end
 
---- The same, as one stream to its stdin and from its stdout; what it says on stderr is thrown away, and when it ends, the stream
---- does. For commands that are a way to somewhere.
+--- The same, as one stream to its stdin and from its stdout: when it ends, the stream does, and all is over when the stream is
+--- closed. For commands that are a way to somewhere.
 ---@async
 ---@param at runbook.kube.Target
 ---@param argv string[]
 ---@return runbook.stream stream
 ---@return runbook.stream stderr
----@return runbook.stream status
 function exec.duplex(at, argv)
-  local ws <close> = open(at, argv, {})
-  return ws:stream { read = channels.STDOUT, write = channels.STDIN, finish = channels.end_of_stdin(ws) },
-    ws:stream { read = channels.STDERR }, ws:stream { read = channels.STATUS }
+  local ws <close> = open(at, argv, { reads = true }) -- whether what goes through it changes anything is not ours to know
+  return ws:stream { read = channels.STDOUT, write = channels.STDIN, finish = channels.end_of_stdin(ws), main = true },
+    ws:stream { read = channels.STDERR }
 end
 
 -- ---- a command whose ends are known ----
