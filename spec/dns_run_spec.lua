@@ -73,6 +73,19 @@ describe("names that are changed with a key", function()
     assert.is_nil(shown:find(bind.key, 1, true))
   end)
 
+  it("are planned where the address is yet to be made", function()
+    local folder = folder_with "rfc2136"
+    world.write(folder .. "/move-names.lua", (BOOK:gsub('rb.step%("point".*$', [[
+      rb.step("point", "Point the names", function()
+        local made = require("runbook.place").here:exec { "make", "address" }
+        p.dns:point { names = p.names, to = made.stdout }
+        rb.say(p.to, p.ttl)
+      end)]])))
+    local shown = must(folder, "plan", "move-names.lua", "-v"):gsub("%s+", " ")
+    assert.matches("~ " .. proxy.address .. ": point temple.hubs.test, staging.hubs.test to", shown, 1, true)
+    assert.matches("temple.hubs.test where it will be found to be", shown, 1, true)
+  end)
+
   it("are changed once, and put back as they were", function()
     local folder = folder_with "rfc2136"
     must(folder, "run", "move-names.lua")
