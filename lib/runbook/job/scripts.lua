@@ -190,6 +190,9 @@ done]]
 -- $1 key, $2 seconds between TERM and KILL.
 scripts.stop = common .. [[
 if ! locate || ended; then exit 0; fi
+# On a busy machine its command may be about to start.
+i=0
+while [ ! -e "$dir/pid" ] && ! ended && { alive supervisor || alive starter; } && [ "$i" -lt 150 ]; do nap 0.2; i=$((i + 1)); done
 if ! alive pid; then exit 0; fi
 read -r leader b id <"$dir/pid"
 # dash wants the two dashes before a group, busybox refuses them.
