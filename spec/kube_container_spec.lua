@@ -289,6 +289,18 @@ describe("a large file", function()
   end)
 end)
 
+describe("containers on one node", function()
+  it("are two machines for a copy", function()
+    local server <close> = world.websocketd { protocols = "v4.channel.k8s.io" }
+    local cluster = places.cluster_of(server)
+    local ends = require "runbook.copier.ends"
+    local one = ends.look(cluster:container({ pod = "one" }):dir(server.folder))
+    local two = ends.look(cluster:container({ pod = "two" }):dir(server.folder))
+    assert.is_false(ends.are_one_machine(one, two))
+    assert.is_true(ends.are_one_machine(one, ends.look(cluster:container({ pod = "one" }):dir("/tmp"))))
+  end)
+end)
+
 describe("the pod of a container", function()
   local server
 

@@ -121,7 +121,11 @@ function ends.look(dir)
   end
   local facts = parse(stdout, (sent + time.utc()) / 2)
   -- A server is known by its host key; what has none, by what it calls itself.
-  facts.host = dir.place:identity() or facts.machine
+  if dir.place.backend.machine then -- a container sees the kernel of its node, and not the files of its neighbours
+    facts.host, facts.boot = dir.place.backend:machine(), ""
+  else
+    facts.host = dir.place:identity() or facts.machine
+  end
   return facts
 end
 

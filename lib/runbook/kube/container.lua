@@ -137,6 +137,14 @@ local function at_target(self, fn)
   error(first, 0)
 end
 
+--- Which of all containers it is: what runs beside it is not the same machine.
+---@async
+---@return string
+function Backend:machine()
+  local at = self:target()
+  return ("%s %s/%s:%s"):format(self.options.cluster.client:server(), at.namespace, at.pod, at.container or "")
+end
+
 -- ---- commands ----
 
 local function raise_no_shell(self, said)
