@@ -203,6 +203,16 @@ function Hub:stop_servers()
   stop_pods(self)
 end
 
+--- Raises while somebody's server runs.
+---@async
+function Hub:must_have_no_servers()
+  local pods = self:server_pods()
+  if #pods > 0 then
+    errors.raise { kind = "busy", target = self.name,
+      message = ("%s: %s"):format(#pods == 1 and "a server runs" or ("%d servers run"):format(#pods), pods[1].metadata.name) }
+  end
+end
+
 -- ---- the hub ----
 
 --- Stop the hub and wait until its pod is gone, and with it whatever writes its database.
