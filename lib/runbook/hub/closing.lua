@@ -108,8 +108,8 @@ local function leave_the_way_back(hub)
       errors.raise {
         kind = "conflict", code = "EFROZEN", target = hub.name,
         message = ("it is closed already, by run %s since %s"):format(owner or "unknown", found.data and found.data.at or "unknown"),
-        hint = ("runbook adopt %s --context %s, or read how to reopen it: %s"):format(hub.namespace, hub.cluster.name,
-          hub.cluster:by_hand { "-n", hub.namespace, "get", "configmap", closing.NAME, "-o", "jsonpath={.data.README}" }),
+        hint = "that run's `resume` or `rollback` goes on; without its computer, this says how to reopen it: "
+          .. hub.cluster:by_hand { "-n", hub.namespace, "get", "configmap", closing.NAME, "-o", "jsonpath={.data.README}" },
       }
     end
     return
