@@ -123,6 +123,22 @@ bind_bytes(lua_State *L, int idx, size_t *length)
 }
 
 const char *
+bind_text(lua_State *L, int idx, const char *name, size_t *length)
+{
+	size_t n;
+	const char *text;
+
+	if (lua_getfield(L, idx, name) == LUA_TNIL)
+		return NULL;
+	text = bind_bytes(L, -1, &n);
+	if (memchr(text, '\0', n) != NULL)
+		luaL_error(L, "%s: holds a zero byte", name);
+	if (length != NULL)
+		*length = n;
+	return text;
+}
+
+const char *
 bind_path(lua_State *L, int idx)
 {
 	size_t length;

@@ -40,6 +40,12 @@ void bind_permit(lua_State *L, enum permit needed);
  */
 const char *bind_bytes(lua_State *L, int idx, size_t *length);
 
+/*
+ * The field `name` of the table at idx as text without zero bytes; NULL when it is missing.  What is read stays on the stack,
+ * which keeps it alive until whoever needs it has a copy.  [-0, +1, v]
+ */
+const char *bind_text(lua_State *L, int idx, const char *name, size_t *length);
+
 /* The string at idx as the name of a file: not empty, and no zero byte that would cut it.  [-0, +0, v] */
 const char *bind_path(lua_State *L, int idx);
 

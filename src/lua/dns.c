@@ -91,23 +91,6 @@ exchange_finish(lua_State *L, struct task_op *op)
 
 /* ---- options ---- */
 
-/* The field `name` of the table at idx as text, which stays on the stack; NULL when it is missing.  [-0, +1, v] */
-static const char *
-check_text(lua_State *L, int idx, const char *name, size_t *length)
-{
-	size_t n;
-	const char *text;
-
-	if (lua_getfield(L, idx, name) == LUA_TNIL)
-		return NULL;
-	text = bind_bytes(L, -1, &n);
-	if (memchr(text, '\0', n) != NULL)
-		luaL_error(L, "%s: holds a zero byte", name);
-	if (length != NULL)
-		*length = n;
-	return text;
-}
-
 static bool
 check_flag(lua_State *L, const char *name)
 {
@@ -122,7 +105,7 @@ check_flag(lua_State *L, const char *name)
 static const char *
 check_needed(lua_State *L, int idx, const char *name)
 {
-	const char *text = check_text(L, idx, name, NULL);
+	const char *text = bind_text(L, idx, name, NULL);
 
 	if (text == NULL)
 		luaL_error(L, "%s is missing", name);
@@ -156,7 +139,7 @@ check_common(lua_State *L, struct dns_options *o)
 		luaL_checktype(L, key, LUA_TTABLE);
 		o->key_name = check_needed(L, key, "name");
 		o->key_algorithm = check_needed(L, key, "algorithm");
-		o->key_secret = check_text(L, key, "secret", &o->key_secret_length);
+		o->key_secret = bind_text(L, key, "secret", &o->key_secret_length);
 		luaL_argcheck(L, o->key_secret != NULL, 1, "key: its secret is missing");
 	}
 }

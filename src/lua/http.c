@@ -37,16 +37,17 @@ http_gc(lua_State *L)
 	return 0;
 }
 
-/* The connections of this state, made at the first request; NULL and *why without libcurl.  [-0, +0, m] */
-static struct http *
-connections(lua_State *L, bool lasting, const char **why)
+static const luaL_Reg http_meta[] = { { "__gc", http_gc }, { NULL, NULL } };
+
+struct http *
+http_connections(lua_State *L, const void *key, int per_host, const char **why)
 {
-	const char *key = lasting ? &lasting_key : &shared_key;
 	struct http **h;
 
 	if (lua_rawgetp(L, LUA_REGISTRYINDEX, key) == LUA_TNIL) {
 		h = lua_newuserdatauv(L, sizeof *h, 0);	/* nil h */
 		*h = NULL;
+		bind_class(L, HTTP_MT, NULL, http_meta);
 		luaL_setmetatable(L, HTTP_MT);
 		lua_pushvalue(L, -1);
 		lua_rawsetp(L, LUA_REGISTRYINDEX, key);
@@ -54,7 +55,7 @@ connections(lua_State *L, bool lasting, const char **why)
 	}
 	h = lua_touserdata(L, -1);
 	if (*h == NULL)
-		*h = http_new(host_loop(host_of(L)), lasting ? 0 : CONNECTIONS_PER_HOST, why);
+		*h = http_new(host_loop(host_of(L)), per_host, why);
 	lua_pop(L, 1);
 	return *h;
 }
@@ -119,26 +120,6 @@ request_finish(lua_State *L, struct task_op *op)
 }
 
 /* ---- options ---- */
-
-/*
- * The field `name` of the options at 1 as text without zero bytes; NULL when it is missing.  What is
- * read stays on the stack, which keeps it alive until the request has its copies.  [-0, +1, v]
- */
-static const char *
-check_text(lua_State *L, const char *name, size_t *length)
-{
-	size_t n;
-	const char *text;
-
-	if (lua_getfield(L, 1, name) == LUA_TNIL)
-		return NULL;
-	text = bind_bytes(L, -1, &n);
-	if (memchr(text, '\0', n) != NULL)
-		luaL_error(L, "%s: holds a zero byte", name);
-	if (length != NULL)
-		*length = n;
-	return text;
-}
 
 static double
 check_seconds(lua_State *L, const char *name)
@@ -294,14 +275,14 @@ check_integer(lua_State *L, const char *name, lua_Integer otherwise)
 void
 http_check_way(lua_State *L, struct http_options *o)
 {
-	o->url = check_text(L, "url", NULL);
+	o->url = bind_text(L, 1, "url", NULL);
 	luaL_argcheck(L, o->url != NULL, 1, "url expected");
 	o->connect_timeout = check_seconds(L, "connect_timeout");
-	o->proxy = check_text(L, "proxy", NULL);
-	o->ca = check_text(L, "ca", &o->ca_length);
-	o->certificate = check_text(L, "certificate", &o->certificate_length);
-	o->key = check_text(L, "key", &o->key_length);
-	o->connect_to = check_text(L, "connect_to", NULL);
+	o->proxy = bind_text(L, 1, "proxy", NULL);
+	o->ca = bind_text(L, 1, "ca", &o->ca_length);
+	o->certificate = bind_text(L, 1, "certificate", &o->certificate_length);
+	o->key = bind_text(L, 1, "key", &o->key_length);
+	o->connect_to = bind_text(L, 1, "connect_to", NULL);
 	o->insecure = is_set(L, "insecure");
 }
 
@@ -309,7 +290,7 @@ http_check_way(lua_State *L, struct http_options *o)
 static struct http_options
 check_options(lua_State *L)
 {
-	struct http_options o = { .method = check_text(L, "method", NULL) };
+	struct http_options o = { .method = bind_text(L, 1, "method", NULL) };
 	lua_Integer max = check_integer(L, "max", 8 << 20);
 
 	luaL_argcheck(L, o.method != NULL && is_token(o.method, strlen(o.method)), 1, "method expected");
@@ -323,8 +304,8 @@ check_options(lua_State *L)
 	o.to = check_stream_field(L, "to");
 	o.timeout = check_seconds(L, "timeout");
 	o.stall = check_seconds(L, "stall");
-	o.user = check_text(L, "user", NULL);
-	o.password = check_text(L, "password", NULL);
+	o.user = bind_text(L, 1, "user", NULL);
+	o.password = bind_text(L, 1, "password", NULL);
 	if (o.user != NULL && o.password == NULL)
 		o.password = "";
 	return o;
@@ -349,7 +330,8 @@ l_request(lua_State *L)
 	o.once = !only_reads(L, o.method);
 	o.plain = lasting;	/* on a shared connection one that is not read would hold up the others */
 	bind_permit(L, o.once ? PERMIT_CHANGE : PERMIT_READ);
-	if ((h = connections(L, lasting, &why)) == NULL)
+	h = lasting ? http_connections(L, &lasting_key, 0, &why) : http_connections(L, &shared_key, CONNECTIONS_PER_HOST, &why);
+	if (h == NULL)
 		return bind_fail(L, "EUNSUPPORTED", "%s", why);
 	x = lua_newuserdatauv(L, sizeof *x, 1);
 	*x = (struct request_op){
@@ -376,13 +358,11 @@ static const luaL_Reg functions[] = {
 	{ NULL, NULL }
 };
 
-static const luaL_Reg http_meta[] = { { "__gc", http_gc }, { NULL, NULL } };
 int luaopen_runbook_core_http(lua_State *L);
 
 int
 luaopen_runbook_core_http(lua_State *L)
 {
-	bind_class(L, HTTP_MT, NULL, http_meta);
 	bind_op_class(L, REQUEST_MT);
 	luaL_newlib(L, functions);
 	return 1;

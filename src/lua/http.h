@@ -7,6 +7,12 @@
 #include "../http.h"
 
 /*
+ * The connections that this state keeps under `key`, made for the first who asks; at most `per_host` to one host at a time,
+ * 0 for no such limit.  NULL and *why without libcurl.  [-0, +0, m]
+ */
+struct http *http_connections(lua_State *L, const void *key, int per_host, const char **why);
+
+/*
  * Of the table at 1: url, connect_timeout, proxy, ca, certificate, key, connect_to, insecure.  What is read stays on the
  * stack, which keeps it alive until the engine has its copies.  [-0, +n, v]
  */

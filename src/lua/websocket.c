@@ -11,7 +11,6 @@
 #include "bind.h"
 #include "http.h"
 
-#define CONNECTIONS_MT "runbook.websocket.connections"
 #define CONNECT_MT     "runbook.websocket.connect"
 #define WEBSOCKET_MT   "runbook.websocket"
 
@@ -29,37 +28,6 @@ check_websocket(lua_State *L, int idx)
 
 	luaL_argcheck(L, *ws != NULL, idx, "websocket is closed");
 	return *ws;
-}
-
-static int
-connections_gc(lua_State *L)
-{
-	struct http **h = luaL_checkudata(L, 1, CONNECTIONS_MT);
-
-	http_free(*h);
-	*h = NULL;
-	return 0;
-}
-
-/* Those of this state, made for the first websocket; NULL and *why without libcurl.  [-0, +0, m] */
-static struct http *
-connections(lua_State *L, const char **why)
-{
-	struct http **h;
-
-	if (lua_rawgetp(L, LUA_REGISTRYINDEX, &connections_key) == LUA_TNIL) {
-		h = lua_newuserdatauv(L, sizeof *h, 0);	/* nil h */
-		*h = NULL;
-		luaL_setmetatable(L, CONNECTIONS_MT);
-		lua_pushvalue(L, -1);
-		lua_rawsetp(L, LUA_REGISTRYINDEX, &connections_key);
-		lua_remove(L, -2);			/* h */
-	}
-	h = lua_touserdata(L, -1);
-	if (*h == NULL)
-		*h = http_new(host_loop(host_of(L)), 0, why);
-	lua_pop(L, 1);
-	return *h;
 }
 
 /* ---- connect ---- */
@@ -161,7 +129,7 @@ l_connect(lua_State *L)
 	o.keepalive = luaL_optnumber(L, -1, 0);
 	luaL_argcheck(L, o.keepalive >= 0 && o.keepalive < 1e6, 1, "keepalive: seconds expected");
 	bind_permit(L, is_set(L, "reads") ? PERMIT_READ : PERMIT_CHANGE);
-	if ((h = connections(L, &why)) == NULL)
+	if ((h = http_connections(L, &connections_key, 0, &why)) == NULL)
 		return bind_fail(L, "EUNSUPPORTED", "%s", why);
 	x = lua_newuserdatauv(L, sizeof *x, 0);
 	*x = (struct connect_op){ .op = { .finish = connect_finish, .cancel = connect_release, .what = "a websocket" } };
@@ -278,13 +246,11 @@ static const luaL_Reg meta[] = {
 	{ NULL, NULL }
 };
 
-static const luaL_Reg connections_meta[] = { { "__gc", connections_gc }, { NULL, NULL } };
 int luaopen_runbook_core_websocket(lua_State *L);
 
 int
 luaopen_runbook_core_websocket(lua_State *L)
 {
-	bind_class(L, CONNECTIONS_MT, NULL, connections_meta);
 	bind_class(L, WEBSOCKET_MT, methods, meta);
 	bind_op_class(L, CONNECT_MT);
 	luaL_newlib(L, functions);
