@@ -344,6 +344,7 @@ rb.step("back", "Copy back", function() homes:back() end)
       return old:must "find /srv/homes/bob -name '.rb~*' -size +0 2>/dev/null || :" ~= ""
     end, 120)
     world.must("kill -9 " .. pid)
+    world.wait_until("the end of the run", function() return not world.alive(tonumber(pid)) end, 60)
     return function() return world.sh(("%s resume --state %s --no-input 2>&1"):format(world.runbook, state)) end
   end
 

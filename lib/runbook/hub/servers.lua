@@ -215,10 +215,9 @@ end
 
 -- ---- the hub ----
 
---- Stop the hub and wait until its pod is gone, and with it whatever writes its database.
+--- Wait until the hub's pod is gone, and with it whatever writes its database.
 ---@async
-function Hub:stop_hub()
-  self.cluster:scale { kind = "Deployment", name = "hub", namespace = self.namespace, replicas = 0 }
+function Hub:wait_stopped()
   effect.wait("wait until the hub's pod is gone", function()
     local deadline = time.now() + ENDING
     while #self.cluster:list { kind = "Pod", namespace = self.namespace, labels = "app=jupyterhub,component=hub" } > 0 do
@@ -229,6 +228,13 @@ function Hub:stop_hub()
       task.sleep(1)
     end
   end)
+end
+
+--- Stop the hub and wait until its pod is gone.
+---@async
+function Hub:stop_hub()
+  self.cluster:scale { kind = "Deployment", name = "hub", namespace = self.namespace, replicas = 0 }
+  self:wait_stopped()
 end
 
 local check_start = options.declare("hub:start_hub", {

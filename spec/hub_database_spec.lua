@@ -1,0 +1,139 @@
+-- The database of a real hub, moved to another: who was a user, an admin, or had a token is so there.
+
+local command = require "spec.support.command"
+local database = require "runbook.hub.database"
+local effect = require "runbook.effect"
+local errors = require "runbook.errors"
+local hubs = require "runbook.hub"
+local sqlite = require "runbook.sqlite"
+local world = require "spec.world"
+
+local function complaint(kind, fn, ...)
+  local ok, err = pcall(fn, ...)
+  assert.is_false(ok)
+  assert.equal(kind, errors.is(err) and err.kind or tostring(err), tostring(err))
+  return err
+end
+
+describe("JupyterHub's schemas", function()
+  it("have an order, and what is none of them has no place in it", function()
+    assert.truthy(database.compare("4621fec11365", "833da8570507") > 0)
+    assert.equal(0, database.compare("0eee8c825d24", "0eee8c825d24"))
+    assert.is_nil(database.compare("4621fec11365", "ffffffffffff"))
+  end)
+end)
+
+describe("a hub's database", function()
+  local cluster, peers, old, new, saved
+
+  setup(function()
+    cluster = world.kube.up "old"
+    peers = {
+      old = world.kube.hub(cluster, { users = 6, namespace = "temple" }),
+      new = world.kube.hub(cluster, { users = { "carla", "newcomer" }, namespace = "prod" }),
+    }
+    old = hubs.open { context = "old", kubeconfig = cluster.kubeconfig, namespace = "temple" }
+    new = hubs.open { context = "old", kubeconfig = cluster.kubeconfig, namespace = "prod" }
+  end)
+
+  teardown(function()
+    for _, one in ipairs { saved or {} } do
+      os.remove(one.path)
+    end
+  end)
+
+  local function names()
+    local list = {}
+    for _, person in ipairs(new:users()) do
+      list[person.name] = person.admin and "admin" or "user"
+    end
+    return list
+  end
+
+  it("is saved whole while the hub runs, and the same when it is stopped", function()
+    local running = old:save_database()
+    assert.equal(6, running.users)
+    assert.same({}, sqlite.integrity(running.path))
+    old:stop_hub()
+    saved = old:save_database()
+    assert.equal(6, saved.users)
+    assert.equal(running.revision, saved.revision)
+    assert.equal("", cluster:kubectl { "-n", "temple", "get", "pods", "-l", "app.kubernetes.io/managed-by=runbook", "-o", "name" })
+  end)
+
+  it("is not put under a hub that runs", function()
+    local err = complaint("busy", new.install_database, new, { from = saved })
+    assert.truthy(err.message:find("a database that is replaced under it is lost", 1, true))
+  end)
+
+  it("is not put where a user would be lost, or the schema is older", function()
+    new:stop_hub()
+    local err = complaint("conflict", new.install_database, new, { from = saved })
+    assert.equal("1 user of this hub is not in the database that replaces its own: newcomer", err.message)
+    local newer = {}
+    for key, value in pairs(saved) do
+      newer[key] = value
+    end
+    newer.revision = "f460b0348206"
+    err = complaint("conflict", new.install_database, new, { from = newer, lose = true })
+    assert.truthy(err.message:find("is newer than this hub", 1, true), err.message)
+  end)
+
+  it("gives the new hub its users, admins and tokens", function()
+    hubs.carry_secrets(old, new)
+    new:install_database { from = saved, lose = true }
+    new:install_database { from = saved, lose = true } -- twice is once
+    new:start_hub()
+    local list = names()
+    assert.equal("admin", list.carla)
+    assert.equal("user", list["auth0|5f"])
+    assert.is_nil(list.newcomer)
+    local me, status = peers.new:api("GET", "/user", nil, peers.old.tokens["auth0|5f"])
+    assert.same({ "auth0|5f", 200 }, { me.name, status })
+  end)
+
+  it("comes back as it was", function()
+    new:stop_hub()
+    effect.call("hub.put_back_database", new, "jupyterhub.sqlite.before-ad-hoc")
+    new:start_hub()
+    assert.equal("user", names().newcomer)
+    cluster:kubectl { "-n", "prod", "delete", "secret", "-l", "runbook.io/kept=true" }
+  end)
+end)
+
+describe("hub-database.lua", function()
+  local cluster, peers, folder
+
+  setup(function()
+    cluster = world.kube.up "old"
+    peers = { old = world.kube.hub(cluster, { users = 4, namespace = "temple" }),
+      new = world.kube.hub(cluster, { users = { "carla" }, admins = {}, namespace = "prod" }) }
+    local at = "{context: old, kubeconfig: %s, namespace: %s}\n"
+    folder = command.folder { ["temple.yaml"] = ("old: " .. at .. "new: " .. at):format(cluster.kubeconfig, "temple", cluster.kubeconfig,
+      "prod") }
+  end)
+
+  local function runbook(...)
+    return command.run(folder, { ... })
+  end
+
+  local function me(token)
+    local answer, status = peers.new:api("GET", "/user", nil, token)
+    return status == 200 and answer.name or status
+  end
+
+  it("plans, moves everybody, and goes back", function()
+    local r = runbook("plan", "hub-database.lua", "--params", "temple.yaml")
+    assert.equal(0, r.code, r.err)
+    assert.equal(403, me(peers.old.tokens.carla))
+    r = runbook("run", "hub-database.lua", "--params", "temple.yaml", "--no-input", "--confirm", "stop=hub-database")
+    assert.equal(0, r.code, r.err)
+    peers.new:wait_ready()
+    assert.equal("carla", me(peers.old.tokens.carla))
+    r = runbook("rollback", "--yes", "--no-input")
+    assert.equal(0, r.code, r.out .. r.err)
+    peers.new:wait_ready()
+    assert.equal(403, me(peers.old.tokens.carla))
+    assert.equal("", cluster:kubectl { "-n", "prod", "get", "secret,pod", "-l", "runbook.io/kept=true", "-o", "name" })
+  end)
+end)
