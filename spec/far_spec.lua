@@ -60,7 +60,7 @@ describe("the far side's program", function()
     it("them in small shards as well", function()
       local pair = far.pair()
       world.grow("awkward", pair.source)
-      clean(pair:copy { entries = 7, bytes = 10000 })
+      clean(pair:copy { entries = 7, bytes = 1 << 30 }) -- less would cut the largest file into thousands of shards
       settled(pair)
     end)
 
