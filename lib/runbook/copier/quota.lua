@@ -109,7 +109,9 @@ function quota.check(pair, look)
   for _, name in ipairs(look.to.names) do
     is_there[name] = not look.to.loose[name]
   end
-  for _, unit in ipairs(look.survey.units) do
+  local sorted = table.move(look.survey.units, 1, #look.survey.units, 1, {}) -- they come as they were scanned
+  table.sort(sorted, function(a, b) return a.name < b.name end)
+  for _, unit in ipairs(sorted) do
     if not record.is_left(unit.name) then
       all[#all + 1] = unit
       there[#there + 1] = unit.name ~= scan.LOOSE and is_there[unit.name] and unit or nil
