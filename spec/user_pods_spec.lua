@@ -45,7 +45,7 @@ describe("user-pods.lua", function()
   end)
 
   it("stops every server, and goes back to where servers may start", function()
-    local r = runbook("resume", "--no-input", "--confirm", "stop=user-pods")
+    local r = runbook("resume", "--no-input", "--confirm", "stop=temple")
     assert.equal(0, r.code, r.err)
     assert.equal("", pods())
     assert.truthy(cluster:kubectl { "-n", "temple", "get", "resourcequota", "runbook-freeze", "-o", "name" } ~= "")
@@ -57,7 +57,7 @@ describe("user-pods.lua", function()
   end)
 
   it("lets servers start again when it is through", function()
-    local r = runbook("run", "user-pods.lua", "--params", "temple.yaml", "--no-input", "--confirm", "stop=user-pods")
+    local r = runbook("run", "user-pods.lua", "--params", "temple.yaml", "--no-input", "--confirm", "stop=temple")
     assert.equal(0, r.code, r.out .. r.err)
     assert.equal("", pods())
     peer:start_server "user-17"

@@ -75,7 +75,7 @@ local function demo()
   local before = world.tree(old:path "/srv/homes")
 
   say "The rest, with the two answers a person would give"
-  runbook("resume", "--confirm", "stop-writers=nfs-move", "--done", "stop-writers=demo")
+  runbook("resume", "--confirm", "stop-writers=demo", "--done", "stop-writers=demo")
   say "The proof"
   os.execute(("%s show --receipts --state %s/state | head -n 8"):format(world.runbook, folder))
 

@@ -81,11 +81,16 @@ local function needs_input(flag, alternative)
   ending("waiting", "needs input: " .. flag .. (alternative or ""), 5, flag)
 end
 
+-- What is worked on, as its run is called: not the runbook's name, which is the same for the wrong hub.
+local function name_to_type(session)
+  return (session.name:gsub("%-%d+$", ""))
+end
+
 local function agree(session, item)
   if item.options.disrupts == nil then
     return
   end
-  local rows, expect = rows_of(session, item), session.book.name
+  local rows, expect = rows_of(session, item), name_to_type(session)
   local given = session.options.confirm and session.options.confirm[item.id]
   events.emit { type = "question", step = item.id, title = item.title, rows = rows, expect = expect }
   if given == expect then
