@@ -138,4 +138,22 @@ describe("a hub on a cluster", function()
     assert.equal("", kubectl("get", "configmap", "runbook-freeze", "--ignore-not-found"))
     peer:start_server "carla"
   end)
+
+  it("closes as the document does, and has its proxy back when it opens", function()
+    hub:block_servers()
+    hub:close { document = true }
+    assert.is_true(front() ~= 200)
+    hub:stop_servers()
+    hub:stop_hub()
+    hub:must_be_closed()
+    hub:start_hub()
+    hub:unblock_servers()
+    wait_for(200)
+    hub:block_servers()
+    hub:close { document = true }
+    local path = world.folder "readme" .. "/README"
+    world.write(path, (kubectl("get", "configmap", "runbook-freeze", "-o", "jsonpath={.data.README}"):gsub("^[^\n]*\n", "")))
+    world.must(("PATH=%s:$PATH KUBECONFIG=%s sh -e %s"):format(world.kube.kubectl:match "^(.*)/", cluster.kubeconfig, path))
+    wait_for(200)
+  end)
 end)

@@ -65,6 +65,20 @@ local function front_of(hub)
   return ingress, not ingress and hub:get("Service", "proxy-public") or nil
 end
 
+-- Service proxy-public as it can be made again: its address and ports were the cluster's choice.
+local function proxy_of(hub)
+  local service = hub:find("Service", "proxy-public")
+  if service == nil then
+    return nil
+  end
+  service = difference.strip(service)
+  service.spec.clusterIP, service.spec.clusterIPs, service.spec.healthCheckNodePort = nil, nil, nil
+  for _, port in ipairs(service.spec.ports or {}) do
+    port.nodePort = nil
+  end
+  return service
+end
+
 -- What a person types to open the hub without us, in order.
 local function lines_of(hub, ingress, service)
   local function kubectl(...)
@@ -83,6 +97,8 @@ local function lines_of(hub, ingress, service)
     lines[#lines + 1] = kubectl("patch", "service", "proxy-public", "--type", "json", "-p",
       json.encode(json.array { { op = "replace", path = "/spec/selector", value = service.spec.selector } }))
   end
+  lines[#lines + 1] = ("if ! %s; then %s | %s; fi"):format(kubectl("get", "service", "proxy-public"),
+    kubectl("get", "configmap", closing.NAME, "-o", "jsonpath={.data.proxy\\.json}"), kubectl("create", "-f", "-"))
   lines[#lines + 1] = kubectl("delete", "deployment,service,configmap", page.NAME, "--ignore-not-found")
   lines[#lines + 1] = kubectl("delete", "configmap", closing.NAME)
   return table.concat(lines, "\n") .. "\n"
@@ -125,6 +141,7 @@ local function leave_the_way_back(hub)
       holder = lock.holder(),
       at = os.date("!%Y-%m-%dT%H:%M:%SZ", math.floor(time.utc())),
       ["front.json"] = json.encode(difference.strip(ingress or service)),
+      ["proxy.json"] = json.encode(proxy_of(hub) or json.object {}),
       ["users.json"] = json.encode(names_of_users(hub, deployment)),
       replicas = tostring(deployment.spec.replicas or 1),
     },
@@ -249,7 +266,7 @@ end
 local function opened(hub, problems)
   local ingress = hub:find("Ingress", "jupyterhub")
   local service = hub:find("Service", "proxy-public")
-  if ingress and not leads_to_page(ingress) then
+  if ingress and service and not leads_to_page(ingress) then -- without its proxy it leads nowhere
     problems[#problems + 1] = "Ingress jupyterhub leads to the hub again" .. last_change(ingress)
   elseif not ingress and service and (service.spec.selector or {}).app ~= page.NAME then
     problems[#problems + 1] = "Service proxy-public leads to the hub again" .. last_change(service)
@@ -280,10 +297,19 @@ function Hub:must_be_closed()
   end
 end
 
+-- After the document's way.
+local function make_proxy_again(hub, frozen)
+  local proxy = frozen and frozen.data["proxy.json"] and json.decode(frozen.data["proxy.json"])
+  if proxy and proxy.kind and not hub:find("Service", "proxy-public") then
+    hub.cluster:create(proxy)
+  end
+end
+
 --- Let people's servers start, and people in: undo of `block_servers` and `close` as a step of its own.
 ---@async
 function Hub:unblock_servers()
   local found = self:find("ConfigMap", closing.NAME)
+  make_proxy_again(self, found)
   if found and found.data["front.json"] then
     local front = json.decode(found.data["front.json"])
     if front.kind == "Ingress" then
