@@ -84,9 +84,12 @@ describe("a hub on a cluster", function()
   it("shows a page when it is closed, and its proxy stays", function()
     hub:close()
     hub:close() -- twice is once
-    wait_for(503)
-    local _, head = front()
-    assert.truthy(head:find "X%-Runbook: ad%-hoc")
+    local _, head
+    world.wait_until("the page", function() -- before its endpoint is known, the ingress itself says 503
+      _, head = front()
+      return head:find "X%-Runbook: ad%-hoc" or task.sleep(0.2)
+    end, 60)
+    assert.truthy(head:find "^HTTP/%S+ 503")
     assert.truthy(head:find "Retry%-After: ")
     assert.truthy(kubectl("get", "service", "proxy-public", "-o", "name") ~= "")
   end)

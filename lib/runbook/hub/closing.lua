@@ -21,6 +21,7 @@ local closing = {}
 
 closing.NAME = "runbook-freeze"
 local READY = 300 -- seconds for the page's pod
+local COUNTED = 60 -- seconds until a quota is in force
 
 local function run_name()
   local session = task.context().session
@@ -167,6 +168,11 @@ local function block_by_quota(hub)
     apiVersion = "v1", kind = "ResourceQuota", metadata = { name = closing.NAME, namespace = hub.namespace },
     spec = { hard = { pods = tostring(count) } },
   }
+  -- Until its controller has counted, a server that is started now would still be let in.
+  hub.cluster:wait { kind = "ResourceQuota", name = closing.NAME, namespace = hub.namespace, timeout = COUNTED, is = function(quota)
+    local status = quota.status
+    return status and status.hard and status.hard.pods == tostring(count) and status.used ~= nil or "it is not counted yet"
+  end }
 end
 
 -- Kubernetes 1.30 and newer can say what it is that may not start, and why.
