@@ -20,15 +20,15 @@ local function rights(hub)
 end
 
 local function is_open(hub)
-  local frozen = hub:find("ConfigMap", "runbook-freeze")
+  local frozen = hub:freeze()
   if frozen then
     return ("it is closed since %s, by run %s"):format(frozen.data.at or "unknown", frozen.data.run or "unknown")
   end
 end
 
 local function health(hub)
-  local deployment = hub:get("Deployment", "hub")
-  if (deployment.spec.replicas or 1) == 0 then
+  local _, replicas = hub:deployment()
+  if replicas == 0 then
     return "the hub is stopped"
   end
   local version = hub:must_be_healthy()

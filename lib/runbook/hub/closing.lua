@@ -19,7 +19,6 @@ local Hub = handle.Hub
 
 local closing = {}
 
-closing.NAME = "runbook-freeze"
 local READY = 300 -- seconds for the page's pod
 local COUNTED = 60 -- seconds until a quota is in force
 
@@ -87,7 +86,7 @@ local function lines_of(hub, ingress, service)
   end
   local lines = {
     ("To open %s again without the computer that closed it:"):format(hub.name), "",
-    kubectl("delete", "resourcequota", closing.NAME, "--ignore-not-found"),
+    kubectl("delete", "resourcequota", handle.FREEZE, "--ignore-not-found"),
     kubectl("scale", "deployment/hub", "--replicas=1"),
     kubectl("rollout", "status", "deployment/hub"),
   }
@@ -99,16 +98,16 @@ local function lines_of(hub, ingress, service)
       json.encode(json.array { { op = "replace", path = "/spec/selector", value = service.spec.selector } }))
   end
   lines[#lines + 1] = ("if ! %s; then %s | %s; fi"):format(kubectl("get", "service", "proxy-public"),
-    kubectl("get", "configmap", closing.NAME, "-o", "jsonpath={.data.proxy\\.json}"), kubectl("create", "-f", "-"))
+    kubectl("get", "configmap", handle.FREEZE, "-o", "jsonpath={.data.proxy\\.json}"), kubectl("create", "-f", "-"))
   lines[#lines + 1] = kubectl("delete", "deployment,service,configmap", page.NAME, "--ignore-not-found")
-  lines[#lines + 1] = kubectl("delete", "configmap", closing.NAME)
+  lines[#lines + 1] = kubectl("delete", "configmap", handle.FREEZE)
   return table.concat(lines, "\n") .. "\n"
 end
 
 -- Who is in the database: it cannot be read any more when the hub is stopped.
-local function names_of_users(hub, deployment)
+local function names_of_users(hub, replicas)
   local list = json.array {}
-  if (deployment.spec.replicas or 1) > 0 and hub:settings().database == "sqlite-pvc" then
+  if replicas > 0 and hub:settings().database == "sqlite-pvc" then
     for i, person in ipairs(hub:users()) do
       list[i] = { id = person.id, name = person.name }
     end
@@ -118,7 +117,7 @@ end
 
 -- Written before the first change; what an earlier step of the same run wrote stays as it is: it was before the change.
 local function leave_the_way_back(hub)
-  local found = hub:find("ConfigMap", closing.NAME)
+  local found = hub:freeze()
   if found then
     local owner = found.data and found.data.run
     if owner ~= run_name() then
@@ -126,16 +125,16 @@ local function leave_the_way_back(hub)
         kind = "conflict", code = "EFROZEN", target = hub.name,
         message = ("it is closed already, by run %s since %s"):format(owner or "unknown", found.data and found.data.at or "unknown"),
         hint = "that run's `resume` or `rollback` goes on; without its computer, this says how to reopen it: "
-          .. hub.cluster:by_hand { "-n", hub.namespace, "get", "configmap", closing.NAME, "-o", "jsonpath={.data.README}" },
+          .. hub.cluster:by_hand { "-n", hub.namespace, "get", "configmap", handle.FREEZE, "-o", "jsonpath={.data.README}" },
       }
     end
     return
   end
   local ingress, service = front_of(hub)
-  local deployment = hub:get("Deployment", "hub")
+  local _, replicas = hub:deployment()
   hub.cluster:create {
     apiVersion = "v1", kind = "ConfigMap",
-    metadata = { name = closing.NAME, namespace = hub.namespace, labels = { ["app.kubernetes.io/managed-by"] = "runbook" } },
+    metadata = { name = handle.FREEZE, namespace = hub.namespace, labels = { ["app.kubernetes.io/managed-by"] = "runbook" } },
     data = {
       README = lines_of(hub, ingress, service),
       run = run_name(),
@@ -143,8 +142,8 @@ local function leave_the_way_back(hub)
       at = os.date("!%Y-%m-%dT%H:%M:%SZ", math.floor(time.utc())),
       ["front.json"] = json.encode(difference.strip(ingress or service)),
       ["proxy.json"] = json.encode(proxy_of(hub) or json.object {}),
-      ["users.json"] = json.encode(names_of_users(hub, deployment)),
-      replicas = tostring(deployment.spec.replicas or 1),
+      ["users.json"] = json.encode(names_of_users(hub, replicas)),
+      replicas = tostring(replicas),
     },
   }
 end
@@ -165,11 +164,11 @@ local function block_by_quota(hub)
     end
   end)
   hub.cluster:apply {
-    apiVersion = "v1", kind = "ResourceQuota", metadata = { name = closing.NAME, namespace = hub.namespace },
+    apiVersion = "v1", kind = "ResourceQuota", metadata = { name = handle.FREEZE, namespace = hub.namespace },
     spec = { hard = { pods = tostring(count) } },
   }
   -- Until its controller has counted, a server that is started now would still be let in.
-  hub.cluster:wait { kind = "ResourceQuota", name = closing.NAME, namespace = hub.namespace, timeout = COUNTED, is = function(quota)
+  hub.cluster:wait { kind = "ResourceQuota", name = handle.FREEZE, namespace = hub.namespace, timeout = COUNTED, is = function(quota)
     local status = quota.status
     return status and status.hard and status.hard.pods == tostring(count) and status.used ~= nil or "it is not counted yet"
   end }
@@ -177,7 +176,7 @@ end
 
 -- Kubernetes 1.30 and newer can say what it is that may not start, and why.
 local function block_by_policy(hub)
-  local name = ("%s-%s"):format(closing.NAME, hub.namespace)
+  local name = ("%s-%s"):format(handle.FREEZE, hub.namespace)
   hub.cluster:apply { {
     apiVersion = "admissionregistration.k8s.io/v1", kind = "ValidatingAdmissionPolicy", metadata = { name = name },
     spec = {
@@ -203,13 +202,9 @@ end
 
 -- The page stands before anything is closed, so that closing is one change.
 local function put_up_page(hub, text)
-  local spec = hub:get("Deployment", "hub").spec.template.spec
-  local image
-  for _, container in ipairs(spec.containers) do
-    image = container.name == "hub" and container.image or image
-  end
-  hub.cluster:apply(page.objects { namespace = hub.namespace, image = image or spec.containers[1].image, run = run_name(),
-    pull_secrets = spec.imagePullSecrets, text = text })
+  local deployment, _, own = hub:deployment()
+  hub.cluster:apply(page.objects { namespace = hub.namespace, image = own.image, run = run_name(),
+    pull_secrets = deployment.spec.template.spec.imagePullSecrets, text = text })
   hub.cluster:wait { kind = "Deployment", name = page.NAME, namespace = hub.namespace, timeout = READY }
 end
 
@@ -283,12 +278,12 @@ end
 ---@async
 function Hub:must_be_closed()
   local problems = {}
-  if not self:find("ConfigMap", closing.NAME) then
-    problems[1] = ("ConfigMap %s is gone"):format(closing.NAME)
+  if not self:freeze() then
+    problems[1] = ("ConfigMap %s is gone"):format(handle.FREEZE)
   end
   opened(self, problems)
-  local deployment = self:get("Deployment", "hub")
-  if (deployment.spec.replicas or 1) > 0 then
+  local deployment, replicas = self:deployment()
+  if replicas > 0 then
     problems[#problems + 1] = "Deployment hub has replicas again" .. last_change(deployment)
   end
   for _, pod in ipairs(self.cluster:list { kind = "Pod", namespace = self.namespace, labels = "component=singleuser-server" }) do
@@ -314,7 +309,7 @@ end
 --- Let people's servers start, and people in: undo of `block_servers` and `close` as a step of its own.
 ---@async
 function Hub:unblock_servers()
-  local found = self:find("ConfigMap", closing.NAME)
+  local found = self:freeze()
   make_proxy_again(self, found)
   if found and found.data["front.json"] then
     local front = json.decode(found.data["front.json"])
@@ -328,15 +323,15 @@ function Hub:unblock_servers()
     end
   end
   if has_policies(self) then
-    local name = ("%s-%s"):format(closing.NAME, self.namespace)
+    local name = ("%s-%s"):format(handle.FREEZE, self.namespace)
     self.cluster:delete { kind = "ValidatingAdmissionPolicyBinding", name = name }
     self.cluster:delete { kind = "ValidatingAdmissionPolicy", name = name }
   end
-  self.cluster:delete { kind = "ResourceQuota", name = closing.NAME, namespace = self.namespace }
+  self.cluster:delete { kind = "ResourceQuota", name = handle.FREEZE, namespace = self.namespace }
   for _, kind in ipairs { "Deployment", "Service", "ConfigMap" } do
     self.cluster:delete { kind = kind, name = page.NAME, namespace = self.namespace }
   end
-  self.cluster:delete { kind = "ConfigMap", name = closing.NAME, namespace = self.namespace }
+  self.cluster:delete { kind = "ConfigMap", name = handle.FREEZE, namespace = self.namespace }
 end
 
 return closing

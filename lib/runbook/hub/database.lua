@@ -13,6 +13,7 @@ local human = require "runbook.human"
 local json = require "runbook.json"
 local options = require "runbook.options"
 local recipe = require "runbook.kube.recipe"
+local settings = require "runbook.hub.settings"
 local sqlite = require "runbook.sqlite"
 local task = require "runbook.core.task"
 
@@ -99,22 +100,14 @@ if os.path.exists(kept):
     os.fsync(fd)
 ]]
 
-local function replicas_of(deployment)
-  return deployment.spec.replicas or 1
-end
-
 -- Calls fn(place) with the claim in place: in the hub's pod while it runs, else in one made for it, as the hub's user.
 local function at_claim(hub, fn)
-  local deployment = hub:get("Deployment", "hub")
-  if replicas_of(deployment) > 0 then
+  local deployment, replicas, own = hub:deployment()
+  if replicas > 0 then
     return fn(hub:container())
   end
   hub:wait_stopped()
   local spec = deployment.spec.template.spec
-  local own
-  for _, container in ipairs(spec.containers) do
-    own = container.name == "hub" and container or own
-  end
   local security = {}
   for _, context in ipairs { spec.securityContext or {}, own.securityContext or {} } do
     for _, key in ipairs { "runAsUser", "runAsGroup", "fsGroup" } do
@@ -125,17 +118,6 @@ local function at_claim(hub, fn)
     namespace = hub.namespace, purpose = "database", image = own.image, claim = CLAIM, mount = FOLDER, security = security,
     pull_secrets = spec.imagePullSecrets,
   }, fn)
-end
-
-local function must_be_sqlite(hub)
-  local s = hub:settings()
-  if s.database ~= "sqlite-pvc" then
-    errors.raise {
-      kind = "usage", code = "EDATABASE", target = hub.name,
-      message = ("its database is %s; only sqlite on a claim (sqlite-pvc) is moved here"):format(s.database),
-      hint = "move it with its own tools (pg_dump, mysqldump), and set `database: leave`",
-    }
-  end
 end
 
 -- ---- save ----
@@ -174,7 +156,7 @@ local save = effect.verb {
     return hub.cluster:by_hand { "-n", hub.namespace, "exec", "deploy/hub", "-c", "hub", "--", "sqlite3", NAME, ".backup /tmp/copy.sqlite" }
   end,
   body = function(hub)
-    must_be_sqlite(hub)
+    settings.must_be_sqlite(hub)
     return at_claim(hub, function(place)
       local copy, path = "/tmp/runbook-" .. NAME, local_path(hub)
       local said = json.decode(place:query { "python3", "-c", SAVE, FOLDER .. "/" .. NAME, copy })
@@ -201,7 +183,8 @@ end
 -- ---- install ----
 
 local function must_be_stopped(hub)
-  if replicas_of(hub:get("Deployment", "hub")) > 0 then
+  local _, replicas = hub:deployment()
+  if replicas > 0 then
     errors.raise {
       kind = "busy", code = "ERUNNING", target = hub.name,
       message = "the hub runs: a database that is replaced under it is lost at its next write", hint = "stop it first: hub:stop_hub()",
@@ -284,7 +267,7 @@ local install = effect.verb {
   by_hand = function(hub) return ("put it into claim %s in %s as %s, owned by the hub's user"):format(CLAIM, hub.namespace, NAME) end,
   inverse = function(hub) return { "hub.put_back_database", hub, kept_name() } end,
   body = function(hub, o)
-    must_be_sqlite(hub)
+    settings.must_be_sqlite(hub)
     must_be_stopped(hub)
     at_claim(hub, function(place)
       local now, new = look(place), FOLDER .. "/" .. NAME .. ".runbook-new"

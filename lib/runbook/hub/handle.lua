@@ -6,6 +6,9 @@ local options = require "runbook.options"
 
 local handle = {}
 
+--- The name of what a closing leaves: lib/runbook/hub/closing.lua.
+handle.FREEZE = "runbook-freeze"
+
 ---@class runbook.Hub
 ---@field cluster runbook.Cluster
 ---@field namespace string
@@ -91,6 +94,28 @@ end
 ---@return table?
 function Hub:find(kind, name)
   return self.cluster:find { kind = kind, name = name, namespace = self.namespace }
+end
+
+--- The hub's Deployment.
+---@async
+---@return table deployment
+---@return integer replicas  that are wanted
+---@return table container  the hub's own, of the pod's template
+function Hub:deployment()
+  local deployment = self:get("Deployment", "hub")
+  local containers = deployment.spec.template.spec.containers
+  local own = containers[1]
+  for _, container in ipairs(containers) do
+    own = container.name == "hub" and container or own
+  end
+  return deployment, deployment.spec.replicas or 1, own
+end
+
+--- What a closing left in the cluster; nil when the hub is not closed.
+---@async
+---@return table? config_map
+function Hub:freeze()
+  return self:find("ConfigMap", handle.FREEZE)
 end
 
 return handle

@@ -112,7 +112,7 @@ local function users_of(self)
   local s = self.old:settings()
   local list = {}
   for _, user in ipairs(self.old:known_users()) do
-    list[#list + 1] = { name = user.name, directory = settings.directory(s, user, self.old.namespace):match "[^/]+$" }
+    list[#list + 1] = { name = user.name, directory = settings.home(s, user, self.old.namespace) }
   end
   table.sort(list, function(a, b) return a.name < b.name end)
   return list

@@ -52,14 +52,7 @@ end
 ---@async
 ---@return runbook.hub.Person[]
 function Hub:users()
-  local s = self:settings()
-  if s.database ~= "sqlite-pvc" then
-    errors.raise {
-      kind = "usage", code = "EDATABASE", target = self.name,
-      message = ("its database is %s; only sqlite on a claim (sqlite-pvc) can be read and moved here"):format(s.database),
-      hint = "move it with its own tools (pg_dump, mysqldump), and set `database: leave`",
-    }
-  end
+  settings.must_be_sqlite(self)
   local people = json.decode(self:container():query { "python3", "-c", PEOPLE })
   for _, person in ipairs(people) do
     person.admin = person.admin == 1 or person.admin == true
@@ -72,10 +65,10 @@ end
 ---@async
 ---@return { id: integer, name: string }[]
 function Hub:known_users()
-  local frozen = self:find("ConfigMap", "runbook-freeze")
+  local frozen = self:freeze()
   local kept = frozen and frozen.data and frozen.data["users.json"]
-  local deployment = self:get("Deployment", "hub")
-  if kept and (deployment.spec.replicas or 1) == 0 then
+  local _, replicas = self:deployment()
+  if kept and replicas == 0 then
     return json.decode(kept)
   end
   return self:users()
@@ -100,7 +93,7 @@ function Hub:recently_active(o)
   table.sort(people, function(a, b) return a.active > b.active end)
   local list = {}
   for i, person in ipairs(people) do
-    list[i] = settings.directory(s, person, self.namespace):match "[^/]+$"
+    list[i] = settings.home(s, person, self.namespace)
   end
   return list
 end
@@ -131,7 +124,7 @@ function Hub:impact()
     { "who", ("everyone on %s, until `open`"):format(self.name) },
     { "now", text },
     { "where", ("%s, kube-system %s"):format(self.name, self.cluster:uid()) },
-    { "back", "without this computer: " .. self.cluster:by_hand { "-n", self.namespace, "get", "configmap", "runbook-freeze", "-o",
+    { "back", "without this computer: " .. self.cluster:by_hand { "-n", self.namespace, "get", "configmap", handle.FREEZE, "-o",
       "jsonpath={.data.README}" } },
   }
 end

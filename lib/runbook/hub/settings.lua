@@ -110,13 +110,31 @@ function settings.directory(s, user, namespace)
   return names.expand(s.storage.template, { name = user.name, id = user.id, scheme = s.scheme or "escape", namespace = namespace })
 end
 
+--- The last part of that: how the directory is called where all of them lie.
+---@return string
+function settings.home(s, user, namespace)
+  return (settings.directory(s, user, namespace):match "[^/]+$")
+end
+
+--- Raises where the database is none that can be read and moved here.
+---@param hub runbook.Hub
+function settings.must_be_sqlite(hub)
+  local s = hub:settings()
+  if s.database ~= "sqlite-pvc" then
+    errors.raise {
+      kind = "usage", code = "EDATABASE", target = hub.name,
+      message = ("its database is %s; only sqlite on a claim (sqlite-pvc) can be read and moved here"):format(s.database),
+      hint = "move it with its own tools (pg_dump, mysqldump), and set `database: leave`",
+    }
+  end
+end
+
 --- The name of a user's directory, as the hub's spawner makes it.
 ---@async
 ---@param user string|{ name: string, id: integer? }
 ---@return string
 function Hub:directory_of(user)
-  user = type(user) == "string" and { name = user } or user
-  return (settings.directory(self:settings(), user, self.namespace):match "[^/]+$")
+  return settings.home(self:settings(), type(user) == "string" and { name = user } or user, self.namespace)
 end
 
 return settings

@@ -3,7 +3,9 @@
 --- A place in storage is `{ root = "nfs 10.0.0.7", path = "/export/homes/prod" }`: two overlap when their root is one and a path is
 --- the other or lies below it.
 
+local errors = require "runbook.errors"
 local handle = require "runbook.hub.handle"
+local settings = require "runbook.hub.settings"
 
 local storage = {}
 
@@ -105,8 +107,6 @@ end
 ---@return table volume    the PersistentVolume
 ---@return runbook.hub.Settings
 function handle.Hub:home_storage()
-  local settings = require "runbook.hub.settings"
-  local errors = require "runbook.errors"
   local s = self:settings()
   local claim = s.storage.claim or self.homes
   if claim == nil then

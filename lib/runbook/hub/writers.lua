@@ -4,6 +4,7 @@ local errors = require "runbook.errors"
 local events = require "runbook.events"
 local handle = require "runbook.hub.handle"
 local human = require "runbook.human"
+local settings = require "runbook.hub.settings"
 local storage = require "runbook.hub.storage"
 local task = require "runbook.task"
 local units = require "runbook.units"
@@ -233,7 +234,6 @@ end
 ---@param users { name: string, id: integer? }[]
 ---@return string? to_know
 function writers.same_directories(old, new, users)
-  local settings = require "runbook.hub.settings"
   local both = task.all {
     function() return old:settings() end,
     function() return new:settings() end,
@@ -241,8 +241,7 @@ function writers.same_directories(old, new, users)
   local a, b = both[1], both[2]
   local differ = {}
   for _, user in ipairs(users) do
-    local left, right = settings.directory(a, user, old.namespace), settings.directory(b, user, new.namespace)
-    left, right = left:match "[^/]+$", right:match "[^/]+$"
+    local left, right = settings.home(a, user, old.namespace), settings.home(b, user, new.namespace)
     if left ~= right then
       differ[#differ + 1] = ("%s: %s, then %s"):format(user.name, left, right)
     end
