@@ -512,9 +512,11 @@ function Zone:lower_ttl(o)
     return
   end
   effect.wait(("%s, until the old TTL has run out"):format(units.duration(longest)), function()
-    while time.utc() < over do
+    local left = over - time.utc()
+    while left > 0 do
       events.emit { type = "progress", text = ("resolvers may keep the old TTL until %s"):format(units.clock(over)), eta = over }
-      task.sleep(math.min(60, over - time.utc()))
+      task.sleep(math.min(60, left))
+      left = over - time.utc()
     end
   end)
 end

@@ -151,8 +151,12 @@ function Hub:wait_idle(o)
   local text = ("wait until nobody's server runs, at most %s"):format(units.duration(most))
   effect.wait(text, function()
     local deadline = time.now() + most
-    while #self:server_pods() > 0 and time.now() < deadline do
-      task.sleep(math.min(POLL, deadline - time.now()))
+    while #self:server_pods() > 0 do
+      local left = deadline - time.now()
+      if left <= 0 then
+        return
+      end
+      task.sleep(math.min(POLL, left))
     end
   end)
 end
