@@ -252,9 +252,20 @@ describe("type", function()
     refused("dir", "[a]", "a directory is expected")
   end)
 
+  it("copier is a kind, two ends, and what that kind can be told", function()
+    local homes = parse("copier", "{kind: nfs, from: 'old:/srv/homes', to: {ssh: new, path: /srv/prod}, rate: 1 MB/s, exclude: [.cache/]}")
+    assert.equal("old:/srv/homes -> new:/srv/prod", tostring(homes))
+    assert.equal(1000000, homes.rate)
+    assert.equal(4, homes.workers)
+    refused("copier", "old:/srv", "x \"old:/srv\": a map is expected")
+    refused("copier", "{kind: nsf, from: 'old:/a', to: 'new:/a'}", "x.kind")
+    refused("copier", "{kind: nfs, from: 'old:/a', too: 'new:/a'}", "did you mean `to`")
+    refused("copier", "{kind: nfs, from: 'old:a', to: 'new:/a'}", "x.from")
+  end)
+
   it("names every type there is, and finds each", function()
     for _, name in ipairs { "string", "integer", "number", "boolean", "duration", "size", "rate", "path", "name", "fqdn", "host", "place",
-      "dir", "owner", "choice", "list", "map", "file", "secret", "window" } do
+      "dir", "owner", "choice", "list", "map", "file", "secret", "window", "hub", "zone", "copier" } do
       assert.is_string(types.find(name).help)
     end
     assert.is_nil(types.find "strin")

@@ -40,6 +40,13 @@ local check_kind = options.declare("sync.pair", {
   kind = { "string", "what copies: nfs (two servers reached by ssh)", default = "nfs" },
 })
 
+--- What makes copiers of this kind, and the FIELDS it has as a parameter.
+---@param kind string  one of `sync.KINDS`
+---@return table
+function sync.kind(kind)
+  return require("runbook.copier." .. kind)
+end
+
 --- Say what is copied, and how it is compared. Nothing is touched: a runbook may call it while it loads.
 ---@param o table  kind, and what that kind of copier takes; see lib/runbook/copier/nfs.lua
 ---@return runbook.Copier
@@ -53,7 +60,7 @@ function sync.pair(o)
       rest[key] = value
     end
   end
-  local found, copier = pcall(require, "runbook.copier." .. kind)
+  local found, copier = pcall(sync.kind, kind)
   if not found then
     local near = nearest(kind, sync.KINDS)
     errors.raise({

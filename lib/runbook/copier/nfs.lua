@@ -36,6 +36,19 @@ function pair_mt.__tostring(self)
   return self.id
 end
 
+--- As a parameter of type `copier`.
+nfs.FIELDS = {
+  { "from", "dir", "the directory as it is: server and path" },
+  { "to", "dir", "where its contents go: server and path" },
+  { "owner", "owner", "`keep`, or one uid:gid for every file", default = "keep" },
+  { "exclude", "list", "patterns of what is not copied, as seen from inside a home", default = {} },
+  { "rate", "rate", "most bytes a second while people work; the final pass has no limit", optional = true },
+  { "workers", "integer", "connections at a time, at most", optional = true },
+  { "engine", "choice", "by itself our own program, where both ends run it", choices = { "mover", "rsync" }, optional = true },
+  { "route", "choice", "by itself the first of these that works", choices = { "pull", "push", "operator" }, optional = true },
+  { "most_removed", "number", "percent of the target that a final pass may remove", optional = true },
+}
+
 local check_pair = options.declare("sync.pair", {
   from = { "table", "the directory as it is: a place's `dir`" },
   to = { "table", "where its contents go" },
