@@ -44,4 +44,40 @@ describe("a rollback", function()
     assert.equal(0, code, runs.last_error(seen))
     assert.same({ b = "undone" }, runs.outcomes(seen))
   end)
+
+  it("asks what an undo_guard returns, and goes on when the name was given", function()
+    local source = [[
+      rb.step("a", "A", { undo_guard = function() return toy.count "work" > 0 and { { "homes", "1 has changed" } } or nil end },
+        function() toy.make "a" end)
+    ]]
+    world.made.work = 1
+    assert.equal(0, (runs.start(source)))
+    local code, seen = runs.rollback { no_input = true }
+    assert.equal(4, code)
+    assert.matches("needs input: --confirm a=toys", runs.only(seen, "step-end")[1].error.message, 1, true)
+    assert.same({ { "homes", "1 has changed" } }, runs.only(seen, "question")[1].rows)
+    assert.same({ a = 1, work = 1 }, world.made)
+    assert.equal(4, (runs.rollback { no_input = true, confirm = { a = "another" } }))
+    code, seen = runs.rollback { no_input = true, confirm = { a = "toys" } }
+    assert.equal(0, code, runs.last_error(seen))
+    assert.same({ work = 1 }, world.made)
+  end)
+
+  it("gives an undo the inverses, and never undoes what the undo itself did", function()
+    local source = [[
+      rb.step("a", "A", { undo = function(inverses)
+        inverses()
+        toy.make "b"
+        toy.make "c"
+      end }, function() toy.make "a" end)
+    ]]
+    assert.equal(0, (runs.start(source)))
+    world.fail.c = "exit"
+    assert.equal(4, (runs.rollback()))
+    assert.same({ b = 1 }, world.made)
+    world.fail.c, world.made.b = nil, nil
+    local code, seen = runs.rollback()
+    assert.equal(0, code, runs.last_error(seen))
+    assert.same({ b = 1, c = 1 }, world.made)
+  end)
 end)

@@ -157,12 +157,12 @@ function arguments.declare_steps(parser)
   parser:option "--again" :argname "STEP" :count "*" :description "Do this step again though it is done."
   parser:option "--leave" :argname "UNIT" :count "*" :action(asks "leave")
     :description "Go on without this home or other unit; needs --reason."
-  parser:option "--confirm" :argname "STEP=TEXT" :count "*" :description "The answer to the question before this step."
   parser:option "--done" :argname "STEP=WHO" :count "*" :description "This manual step is done, by WHO."
 end
 
 --- What `run`, `resume` and `rollback` may be told.
 function arguments.declare_run(parser)
+  parser:option "--confirm" :argname "STEP=TEXT" :count "*" :description "The answer to the question before this step."
   parser:option "--overrule" :argname "STEP" :count "*" :action(asks "overrule")
     :description "Go on though the guard of this step says no, once; needs --reason."
   parser:option "--reason" :argname "TEXT" :count "*" :action(give_reason) :description "Why; it is kept with the run."

@@ -116,13 +116,13 @@ end
 
 --- Ask before a step that disrupts somebody: the name has to be typed.
 ---@async
----@param o { step: string, title: string, rows: string[][], expect: string, index: integer?, run: string? }
+---@param o { step: string, title: string, rows: string[][], expect: string, again: string?, index: integer?, run: string? }
 ---@return boolean go  false: declined
 function ask.disrupt(o)
   return held(function()
     introduce(o)
     for _ = 1, TRIES do
-      local answer = read(("   Type %s to go on. Enter stops here, `runbook resume` asks again: "):format(o.expect))
+      local answer = read(("   Type %s to go on. Enter stops here, `runbook %s` asks again: "):format(o.expect, o.again or "resume"))
       if answer == o.expect then
         return true
       elseif answer == nil or answer == "" then

@@ -39,6 +39,7 @@ local check_options = options.declare("http", {
   connect_timeout = { "number", "seconds until there is a connection", default = CONNECT_TIMEOUT },
   stall = { "number", "seconds without a byte", default = STALL },
   proxy = { "string", "URL of a proxy; \"\" for none; by the environment, when missing", optional = true },
+  connect_to = { "string", "go to this host and the URL's port, whatever the URL's host is", optional = true },
   ca = { "string", "certificates to trust instead of the system's, PEM", optional = true },
   cert = { "string", "our certificate, PEM", optional = true },
   key = { "any", "its key, PEM; may be a secret", optional = true },
@@ -239,7 +240,7 @@ local function send(o, to)
   local given, message, code = core.request {
     method = o.method, url = o.url, headers = ready_headers(o), body = body, from = from, to = to, max = o.max,
     timeout = o.timeout or not streams and TIMEOUT or 0, connect_timeout = o.connect_timeout, stall = o.stall,
-    proxy = o.proxy, ca = o.ca, certificate = o.cert, key = ready(o.key), reads = o.is_read,
+    connect_to = o.connect_to and url.connect_to(o.url, o.connect_to), proxy = o.proxy, ca = o.ca, certificate = o.cert, key = ready(o.key), reads = o.is_read,
     user = o.basic and o.basic[1], password = o.basic and ready(o.basic[2]),
   }
   if given == nil then
@@ -263,7 +264,7 @@ local function redirected(o, answer)
   for key, value in pairs(o) do
     new[key] = value
   end
-  new.url = to
+  new.url, new.connect_to = to, url.origin(o.url) == url.origin(to) and o.connect_to or nil
   if answer.status ~= 307 and answer.status ~= 308 and o.method ~= "HEAD" then
     new.method, new.body, new.json = "GET", nil, nil
   end

@@ -6,6 +6,7 @@
 ---
 --- Names are those of the chart zero-to-jupyterhub: Deployment `hub`, Services `hub`, `proxy-public`, Ingress `jupyterhub`, Secret `hub`.
 
+local checks = require "runbook.hub.checks"
 local differences = require "runbook.hub.differences"
 local handle = require "runbook.hub.handle"
 local ledger = require "runbook.hub.ledger"
@@ -14,7 +15,7 @@ local place = require "runbook.place"
 local secrets = require "runbook.hub.secrets"
 local writers = require "runbook.hub.writers"
 require "runbook.hub.address"
-require "runbook.hub.checks"
+require "runbook.hub.answer"
 require "runbook.hub.database"
 require "runbook.hub.closing"
 require "runbook.hub.servers"
@@ -30,6 +31,7 @@ hub.open = handle.new
 hub.is = handle.is
 
 hub.differences = differences.hubs
+hub.direction = checks.direction
 hub.carry_secrets = secrets.carry
 hub.compare_monitoring = monitoring.compare
 hub.ledger = ledger.new
@@ -44,7 +46,7 @@ end
 
 place.register("hub", function(reference)
   return handle.new { cluster = place.open(reference.cluster), namespace = reference.namespace, ingress = reference.ingress,
-    homes = reference.homes }
+    homes = reference.homes, ca = reference.ca }
 end)
 
 return hub

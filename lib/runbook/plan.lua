@@ -152,7 +152,7 @@ end
 
 local function summarize_undo(item, entry)
   if item.options.undo then
-    return "yes"
+    return item.options.undo_guard and "looks first" or "yes"
   end
   local seen, first = {}, nil
   for _, change in ipairs(entry.changes) do

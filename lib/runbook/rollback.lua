@@ -1,5 +1,6 @@
 --- Going back: steps newest first, the effects of each newest first, from the journal and the sources that ran.
 
+local consent = require "runbook.run.consent"
 local data = require "runbook.data"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
@@ -15,6 +16,8 @@ local task = require "runbook.core.task"
 local time = require "runbook.core.time"
 
 local rollback = {}
+
+local OF_THE_STEP = 0 -- undoes no single effect
 
 -- Steps that did something, newest first.
 local function steps_of(self)
@@ -69,11 +72,27 @@ local function undo_effect(self, item, row, settled)
   self.journal:move("effect", row.id, "undone")
 end
 
+-- A guard that raises stops; one that returns rows has them asked about.
+local function hold_guard(self, item)
+  local rows = self:in_phase(item, "guard", item.options.undo_guard)
+  if rows == nil then
+    return
+  end
+  local given, flag = consent.obtain(self, item, consent.rows(rows), "rollback")
+  if not given then
+    errors.raise {
+      kind = "refused", code = "EASK", target = item.id,
+      message = flag and "needs input: " .. flag or "declined: everything newer is undone, and this stays as it is",
+      hint = ("runbook rollback %s%s"):format(self.name, flag and " " .. flag or ""),
+    }
+  end
+end
+
 local function guard(self, item)
   if item.options.undo_guard == nil then
     return false
   end
-  local ok, err = xpcall(self.in_phase, errors.handler, self, item, "guard", item.options.undo_guard)
+  local ok, err = xpcall(hold_guard, errors.handler, self, item)
   if ok then
     return false
   elseif errors.is_cancelled(err) or not overruled(self, item) then
@@ -82,18 +101,28 @@ local function guard(self, item)
   return true
 end
 
-local function undo_body(self, item, row)
+-- Newest first; what could not be undone, in words.
+local function undo_effects(self, item, row, settled)
   local left = {}
-  local settled = guard(self, item) or overruled(self, item)
-  if item.options.undo then
-    self:in_phase(item, "undo", item.options.undo)
-    for _, one in ipairs(effects_of(self, row.id)) do
-      self.journal:move("effect", one.id, "undone")
-    end
-    return left
-  end
   for _, one in ipairs(effects_of(self, row.id)) do
     left[#left + 1] = undo_effect(self, item, one, settled)
+  end
+  return left
+end
+
+local function undo_body(self, item, row)
+  local settled = guard(self, item) or overruled(self, item)
+  if not item.options.undo then
+    return undo_effects(self, item, row, settled)
+  end
+  local left = {}
+  -- What it does is part of going back: a second try must not undo it.
+  local context = setmetatable({ undoes = OF_THE_STEP }, { __index = self:context(item, "undo") })
+  task.with_context(context, item.options.undo, function()
+    left = undo_effects(self, item, row, settled)
+  end)
+  for _, one in ipairs(effects_of(self, row.id)) do
+    self.journal:move("effect", one.id, "undone")
   end
   return left
 end

@@ -80,6 +80,16 @@ function url.origin(text)
   return ("%s://%s:%s"):format(scheme, host, port)
 end
 
+--- What libcurl calls connect-to: the URL's server is reached at another host, by the same port.
+---@param text string
+---@param host string
+---@return string
+function url.connect_to(text, host)
+  local _, _, name, port = parts(text)
+  local there = host:find(":", 1, true) and not host:find "^%[" and "[" .. host .. "]" or host
+  return ("%s:%s:%s:%s"):format(name, port, there, port)
+end
+
 local function encoded(value)
   return (tostring(value):gsub("[^%w%-._~]", function(c) return ("%%%02X"):format(c:byte()) end))
 end

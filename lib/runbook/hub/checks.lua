@@ -1,10 +1,13 @@
 --- What has to hold before a hub is touched, as checks for rb.checks.
 
+local differences = require "runbook.hub.differences"
 local errors = require "runbook.errors"
 local handle = require "runbook.hub.handle"
 local human = require "runbook.human"
 
 local Hub = handle.Hub
+
+local checks = {}
 
 -- What closing, stopping and opening a hub takes.
 local RIGHTS = {
@@ -26,17 +29,36 @@ local function is_open(hub)
   end
 end
 
+local function count(hub)
+  local people, running = hub:users(), 0
+  for _, person in ipairs(people) do
+    running = running + person.running
+  end
+  return { hub = hub, users = #people, servers = running }
+end
+
 local function health(hub)
   local _, replicas = hub:deployment()
   if replicas == 0 then
     return "the hub is stopped"
   end
-  local version = hub:must_be_healthy()
-  local people, running = hub:users(), 0
-  for _, person in ipairs(people) do
-    running = running + person.running
+  local version, there = hub:must_be_healthy(), count(hub)
+  return ("JupyterHub %s, %s, %s running"):format(version, human.plural(there.users, "user"), human.plural(there.servers, "server"))
+end
+
+--- For preflight: raises when somebody swapped old and new. Of a hub that is closed already nothing can be told any more.
+---@async
+---@param old runbook.Hub
+---@param new runbook.Hub
+---@return string? to_know
+function checks.direction(old, new)
+  for _, hub in ipairs { old, new } do
+    local _, replicas = hub:deployment()
+    if replicas == 0 or hub:freeze() then
+      return ("not looked at: %s is closed"):format(hub.name)
+    end
   end
-  return ("JupyterHub %s, %s, %s running"):format(version, human.plural(#people, "user"), human.plural(running, "server"))
+  differences.direction(count(old), count(new))
 end
 
 --- Checks for rb.checks: titles and functions that read.
@@ -58,3 +80,5 @@ function Hub:checks()
   end
   return list
 end
+
+return checks

@@ -15,6 +15,7 @@ handle.FREEZE = "runbook-freeze"
 ---@field name string       for messages: cluster/namespace
 ---@field token? runbook.secret  of the hub's API
 ---@field ingress? { service: string?, namespace: string? }  the Service people's names lead to
+---@field ca? string        PEM: who signed the certificates of people's names, where this computer does not know them
 ---@field homes? string     the PersistentVolumeClaim with the homes, where the hub's configuration does not say
 local Hub = {}
 local hub_mt = { __name = "runbook.hub", __index = Hub }
@@ -39,6 +40,7 @@ local check_hub = options.declare("hub.open", {
   namespace = { "string", "where the hub is" },
   token = { "any", "a secret: token of the hub's API", optional = true },
   ingress = { "table", "{ service =, namespace = } that names lead to; found by itself when it has a usual name", optional = true },
+  ca = { "string", "PEM: who signed the certificates of people's names, where this computer does not know them", optional = true },
   homes = { "string", "the claim with the homes, where the hub's configuration does not say", optional = true },
 })
 
@@ -52,7 +54,7 @@ function handle.new(given)
   end
   local cluster = o.cluster or kube.cluster { context = o.context, cluster = o.uid, kubeconfig = o.kubeconfig, in_cluster = o.in_cluster }
   return setmetatable({ cluster = cluster, namespace = o.namespace, name = ("%s/%s"):format(cluster.name, o.namespace),
-    token = o.token, ingress = o.ingress, homes = o.homes }, hub_mt)
+    token = o.token, ingress = o.ingress, homes = o.homes, ca = o.ca }, hub_mt)
 end
 
 --- Is this value a hub?
@@ -65,7 +67,8 @@ end
 --- What another process needs to open it again.
 ---@return table
 function Hub:reference()
-  return { kind = "hub", cluster = self.cluster:reference(), namespace = self.namespace, ingress = self.ingress, homes = self.homes }
+  return { kind = "hub", cluster = self.cluster:reference(), namespace = self.namespace, ingress = self.ingress, homes = self.homes,
+    ca = self.ca }
 end
 
 --- What a run keeps of a hub among its parameters.

@@ -1,12 +1,12 @@
 --- Running the steps of a book, in order, on a session.
 
 local ask = require "runbook.ask"
+local consent = require "runbook.run.consent"
 local data = require "runbook.data"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local interrupted = require "runbook.run.interrupted"
 local obligation = require "runbook.obligation"
-local shell = require "runbook.shell"
 local task = require "runbook.task"
 local time = require "runbook.core.time"
 local units = require "runbook.units"
@@ -70,10 +70,8 @@ local function hold_guard(session, item)
   error(err, 0)
 end
 
--- Rows for a question: what `disrupts` says, text or a list of { label, text }.
 local function rows_of(session, item)
-  local value = session:in_phase(item, "guard", called, item.options.disrupts)
-  return type(value) == "table" and value or { { "who", tostring(value) } }
+  return consent.rows(session:in_phase(item, "guard", called, item.options.disrupts))
 end
 
 -- `flag` is what `resume` wants to hear; the command that goes on repeats it.
@@ -81,30 +79,16 @@ local function needs_input(flag, alternative)
   ending("waiting", "needs input: " .. flag .. (alternative or ""), 5, flag)
 end
 
--- What is worked on, as its run is called: not the runbook's name, which is the same for the wrong hub.
-local function name_to_type(session)
-  return (session.name:gsub("%-%d+$", ""))
-end
-
 local function agree(session, item)
   if item.options.disrupts == nil then
     return
   end
-  local rows, expect = rows_of(session, item), name_to_type(session)
-  local given = session.options.confirm and session.options.confirm[item.id]
-  events.emit { type = "question", step = item.id, title = item.title, rows = rows, expect = expect }
-  if given == expect then
-    session.journal:decide("confirm", item.id, "--confirm")
-  elseif given ~= nil then
-    errors.raise { kind = "usage", message = ("--confirm %s=%s: the name to type is %s"):format(item.id, given, expect) }
-  elseif session.options.no_input or not ask.available() then
-    needs_input(("--confirm %s=%s"):format(item.id, shell.quote(expect)))
-  elseif not ask.disrupt { step = item.id, title = item.title, rows = rows, expect = expect } then
+  local given, flag = consent.obtain(session, item, rows_of(session, item), "resume")
+  if given == nil then
+    needs_input(flag)
+  elseif not given then
     ending("declined", "declined", 6)
-  else
-    session.journal:decide("confirm", item.id, "typed")
   end
-  session.journal:commit()
 end
 
 local body = {}

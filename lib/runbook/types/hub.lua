@@ -36,6 +36,7 @@ local fields = {
   { "namespace", "object name", "the hub's namespace" },
   { "token", "secret", "of the hub's API; made for the run and removed again, when missing", optional = true },
   { "ingress", "entry", "the Service people's names lead to, where it has no usual name", optional = true },
+  { "ca", "file", "who signed the certificates of people's names, where this computer does not know them (PEM)", optional = true },
   { "homes", "object name", "the claim with the homes, where the hub's configuration does not say", optional = true },
 }
 table.move(cluster.fields, 1, #cluster.fields, #fields + 1, fields)
