@@ -13,6 +13,7 @@ local ledger = require "runbook.hub.ledger"
 local monitoring = require "runbook.hub.monitoring"
 local place = require "runbook.place"
 local secrets = require "runbook.hub.secrets"
+local work = require "runbook.hub.work"
 local writers = require "runbook.hub.writers"
 require "runbook.hub.address"
 require "runbook.hub.answer"
@@ -35,6 +36,7 @@ hub.direction = checks.direction
 hub.carry_secrets = secrets.carry
 hub.compare_monitoring = monitoring.compare
 hub.ledger = ledger.new
+hub.work_since = work.since
 
 --- For preflight: raises with names when a user's directory would have another name on the new hub.
 ---@async
@@ -46,7 +48,7 @@ end
 
 place.register("hub", function(reference)
   return handle.new { cluster = place.open(reference.cluster), namespace = reference.namespace, ingress = reference.ingress,
-    homes = reference.homes, ca = reference.ca }
+    homes = reference.homes }
 end)
 
 return hub

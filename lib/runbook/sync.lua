@@ -27,11 +27,12 @@ local sync = {}
 ---     final()                  a pass with nobody writing; what was removed is removed
 ---     verify()                 looks at both ends, keeps receipts, raises on any difference
 ---     receipts(), receipt(u)   the proof, as data
+---     changed_since_receipts() names of units that are on the target not what their receipts say, or new there
 ---     must_be_unchanged_since_receipts()   raises when somebody worked on the target since
 ---     back()                   copies what changed on the target since its receipt back to the source
 sync.METHODS = {
   "checks", "bulk", "converge", "forecast", "must_fit", "impact", "must_be_quiet", "final", "verify", "receipts", "receipt",
-  "must_be_unchanged_since_receipts", "back",
+  "changed_since_receipts", "must_be_unchanged_since_receipts", "back",
 }
 
 sync.KINDS = { "nfs" }

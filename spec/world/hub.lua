@@ -200,7 +200,9 @@ return function(world)
     cluster:apply(chart(hub, o) .. homes_objects(hub, o) .. secret_object(hub, o) .. certificate_object(hub) .. ingress_object(hub),
       namespace)
     hub.homes = find_homes(hub, o)
-    fill_homes(hub)
+    if #users > 0 then
+      fill_homes(hub)
+    end
     hub:wait_ready()
     if #users > 0 then
       create_users(hub, o)

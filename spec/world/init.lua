@@ -258,5 +258,6 @@ require("spec.world.websocketd")(world)
 require("spec.world.trees")(world)
 require("spec.world.kube")(world)
 require("spec.world.hub")(world)
+require("spec.world.moving")(world)
 
 return world

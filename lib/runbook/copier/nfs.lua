@@ -241,6 +241,13 @@ function Pair:receipt(unit)
   return record.receipts(self)[unit]
 end
 
+--- Names of units that are on the target not what their receipts say, and of homes that are new there: work of people.
+---@async
+---@return string[]
+function Pair:changed_since_receipts()
+  return proof.changed_on_target(self)
+end
+
 --- Raises, with the homes, when the target is not what its receipts say: somebody has worked there.
 ---@async
 function Pair:must_be_unchanged_since_receipts()

@@ -277,8 +277,10 @@ end
 --- Raises, with who did it, when the hub is open again or starting: a deployment by CI, a colleague, or a user's server.
 ---@async
 function Hub:must_be_closed()
-  local problems = {}
-  if not self:freeze() then
+  local problems, frozen = {}, self:freeze()
+  if not frozen and effect.planning() then
+    return -- what closes it is planned as well
+  elseif not frozen then
     problems[1] = ("ConfigMap %s is gone"):format(handle.FREEZE)
   end
   opened(self, problems)

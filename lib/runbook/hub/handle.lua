@@ -67,8 +67,7 @@ end
 --- What another process needs to open it again.
 ---@return table
 function Hub:reference()
-  return { kind = "hub", cluster = self.cluster:reference(), namespace = self.namespace, ingress = self.ingress, homes = self.homes,
-    ca = self.ca }
+  return { kind = "hub", cluster = self.cluster:reference(), namespace = self.namespace, ingress = self.ingress, homes = self.homes }
 end
 
 --- What a run keeps of a hub among its parameters.

@@ -4,6 +4,7 @@
 --- to neither hub, a key or certificate the new hub lacks, and a Prometheus nobody has decided about. What stays behind on
 --- purpose is said among the parameters with its reason: `leave: {prometheus: the history stays}`.
 
+local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local here = require "runbook.here"
@@ -28,6 +29,7 @@ local PROVEN = { hashed = true, scanned = true }
 ---@field users { name: string, directory: string }[]
 ---@field homes table<string, boolean>   directories at the source
 ---@field receipts table<string, string>  level of each home's receipt
+---@field enough? "sent"       a home that was sent counts, though it is not proven
 ---@field names { name: string, leads_to: string, good: boolean }[]
 ---@field secrets string[]     what the new hub lacks
 ---@field prometheus "none"|"moved"|"behind"
@@ -36,7 +38,7 @@ local function of_user(user, facts)
   local level = facts.receipts[user.directory]
   if not facts.homes[user.directory] then
     return "good", level and "its home is gone from the source" or "has no home yet"
-  elseif PROVEN[level] then
+  elseif PROVEN[level] or level == "sent" and facts.enough == "sent" then
     return "good", "home " .. level
   end
   return "open", level and "its home was sent and is not proven" or "its home is not at the target"
@@ -98,11 +100,13 @@ local check_ledger = options.declare("hub.ledger", {
   new = { "any", "the hub it becomes" },
   homes = { "any", "a copier" },
   names = { "list", "what people type" },
+  zone = { "any", "whose servers know where they lead; without, as this computer finds them", optional = true },
   leave = { "table", "thing = reason, for what stays behind on purpose", default = {} },
 })
 
 --- A ledger. Nothing is read before `rows`.
----@param o { old: runbook.Hub, new: runbook.Hub, homes: runbook.Copier, names: string[], leave: table<string, string>? }
+---@param o { old: runbook.Hub, new: runbook.Hub, homes: runbook.Copier, names: string[], zone: runbook.dns.Zone?,
+---           leave: table<string, string>? }
 ---@return runbook.hub.Ledger
 function ledger.new(o)
   return setmetatable(check_ledger(o, 2), ledger_mt)
@@ -128,8 +132,25 @@ local function homes_of(self)
   return homes, levels
 end
 
+-- Where a name leads by the servers of its zone: addresses, or the name of a load balancer and the addresses that has.
+local addresses_of
+
+local function told_by_zone(zone, name)
+  local state, list = zone:get({ name })[1], {}
+  for _, record in ipairs(#state.records > 0 and state.records or state.served or {}) do
+    if record.type == "CNAME" then
+      local target = record.data:lower():gsub("%.$", "")
+      list[#list + 1] = target
+      table.move(addresses_of(target), 1, 16, #list + 1, list)
+    elseif record.type == "A" or record.type == "AAAA" then
+      list[#list + 1] = record.data
+    end
+  end
+  return list
+end
+
 -- Addresses of a name, as this computer finds them.
-local function addresses_of(name)
+function addresses_of(name)
   local list = {}
   local text = here:query_sh([[getent ahosts -- "$1" | awk '{ print $1 }' | sort -u || true]], name)
   for address in text:gmatch "%S+" do
@@ -158,7 +179,7 @@ end
 local function names_of(self)
   local list, whose = {}, hubs_by_address(self)
   for _, name in ipairs(self.names) do
-    local leads, found = nil, addresses_of(name)
+    local leads, found = nil, self.zone and told_by_zone(self.zone, name) or addresses_of(name)
     for _, address in ipairs(found) do
       leads = leads or whose[address]
     end
@@ -176,14 +197,21 @@ local function prometheus_of(self)
   return self.old.cluster == self.new.cluster and "moved" or "behind"
 end
 
+local check_rows = options.declare("ledger", {
+  homes = { "string", "what a home has to be: while people work it cannot be proven yet", choices = { "sent", "proven" }, default = "proven" },
+})
+
 --- All rows, looked at now.
 ---@async
+---@param o? { homes?: "sent"|"proven" }
 ---@return runbook.hub.Row[]
-function Ledger:rows()
+function Ledger:rows(o)
+  o = check_rows(o or {}, 2)
   local homes, levels = homes_of(self)
   local rows = ledger.classify({
     users = users_of(self), homes = homes, receipts = levels, names = names_of(self),
     secrets = secrets.missing(self.old, self.new), prometheus = prometheus_of(self),
+    enough = o.homes,
   }, self.leave)
   local cells = {}
   for i, row in ipairs(rows) do
@@ -193,12 +221,16 @@ function Ledger:rows()
   return rows
 end
 
---- Raises, with what is open, until everything is where it has to be.
+-- What the steps before it bring about, and a plan does not.
+local BROUGHT = { user = true, secret = true }
+
+--- Raises, with what is open, until everything is where it has to be. A plan looks at what no step will change.
 ---@async
-function Ledger:must_be_closed()
+---@param o? { homes?: "sent"|"proven" }
+function Ledger:must_be_closed(o)
   local open, count = {}, 0
-  for _, row in ipairs(self:rows()) do
-    if row.state == "open" then
+  for _, row in ipairs(self:rows(o)) do
+    if row.state == "open" and not (effect.planning() and BROUGHT[row.kind]) then
       count = count + 1
       if count <= SHOWN then
         open[count] = ("%s %s: %s"):format(row.kind, row.thing, row.why)

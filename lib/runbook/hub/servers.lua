@@ -98,10 +98,26 @@ function Hub:recently_active(o)
   return list
 end
 
+-- Of a copier's rows those about time; whom it concerns and the way back are the hub's to say.
+local function rows_of_time(homes)
+  local rows, keep = {}, false
+  for _, row in ipairs(homes and homes:impact() or {}) do
+    keep = row[1] == "" and keep or row[1] == "forecast" or row[1] == "decide"
+    rows[#rows + 1] = keep and row or nil
+  end
+  return rows
+end
+
+local check_impact = options.declare("hub:impact", {
+  homes = { "any", "the copier whose last pass people wait for", optional = true },
+})
+
 --- Rows for the question before people are locked out.
 ---@async
+---@param o? { homes?: runbook.Copier }
 ---@return string[][]
-function Hub:impact()
+function Hub:impact(o)
+  o = check_impact(o or {}, 2)
   local running, users, busy = 0, 0, {}
   for _, person in ipairs(self:users()) do
     running = running + person.running
@@ -120,13 +136,16 @@ function Hub:impact()
   if #busy > 0 then
     text = ("%s (%s%s)"):format(text, table.concat(shown, ", "), #busy > SHOWN and (", %d more"):format(#busy - SHOWN) or "")
   end
-  return {
+  local rows = {
     { "who", ("everyone on %s, until `open`"):format(self.name) },
     { "now", text },
     { "where", ("%s, kube-system %s"):format(self.name, self.cluster:uid()) },
-    { "back", "without this computer: " .. self.cluster:by_hand { "-n", self.namespace, "get", "configmap", handle.FREEZE, "-o",
-      "jsonpath={.data.README}" } },
   }
+  local times = rows_of_time(o.homes)
+  table.move(times, 1, #times, #rows + 1, rows)
+  rows[#rows + 1] = { "back", "without this computer: " .. self.cluster:by_hand { "-n", self.namespace, "get", "configmap", handle.FREEZE, "-o",
+    "jsonpath={.data.README}" } }
+  return rows
 end
 
 -- ---- users' servers ----

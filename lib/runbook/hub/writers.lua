@@ -5,6 +5,7 @@ local events = require "runbook.events"
 local handle = require "runbook.hub.handle"
 local human = require "runbook.human"
 local settings = require "runbook.hub.settings"
+local ssh = require "runbook.ssh"
 local storage = require "runbook.hub.storage"
 local task = require "runbook.task"
 local units = require "runbook.units"
@@ -146,9 +147,13 @@ end
 
 -- ---- what is mounted ----
 
--- The addresses and names a server goes by, as it knows them itself.
+-- The addresses and names a server goes by, as it knows them itself, and the address we found it at.
 local function names_of(place)
   local known = {}
+  if place:identity() then
+    local info = ssh.identity(place)
+    known[info.address or ""], known[info.host or ""] = true, true
+  end
   local text = place:query_sh [[hostname; hostname -f 2>/dev/null; hostname -I 2>/dev/null | tr ' ' '\n'; echo localhost; echo 127.0.0.1]]
   for word in text:gmatch "%S+" do
     known[word:lower()] = true
@@ -159,7 +164,7 @@ end
 -- Is this the server's name? One that it does not go by itself is looked up there.
 local function is_server(place, server)
   local known = names_of(place)
-  if known[server:lower()] or server == place.host or server == place.seen_from_target then
+  if known[server:lower()] or server == place.seen_from_target then
     return true
   end
   for address in place:query_sh([[getent ahosts -- "$1" | awk '{ print $1 }' || true]], server):gmatch "%S+" do
