@@ -1,15 +1,63 @@
--- runbooks/move-hub.lua by the command: a real hub with people on it goes from one real cluster to another, and comes back.
+-- runbooks/move-hub.lua by the command: a real hub with people on it goes from one real cluster to another, killed again and
+-- again on its way, and comes back the same way with the work that people did meanwhile.
 
 local command = require "spec.support.command"
 local lab = require "spec.support.lab"
+local walk = require "spec.support.walk"
 local world = require "spec.world"
 
+-- How many points of src/point.h a process passes before it is killed: more and more, and then few again, so that each gets
+-- further sometime.
+local FIRST, MORE, WIDTHS = 25, 13, 9
+local ANSWERS = { "--no-input", "--confirm", "freeze=temple", "--confirm", "open=temple" }
+
 describe("move-hub.lua", function()
-  local move, folder
+  local move, folder, before
+
+  local function kubectl(hub, ...)
+    return hub.cluster:kubectl { "-n", hub.namespace, ... }
+  end
+
+  -- What is there of ours, in both namespaces and on both file servers.
+  local function leftovers()
+    local list = {}
+    for _, hub in ipairs { move.old, move.new } do
+      for name in kubectl(hub, "get", "configmap,resourcequota,deployment,service,lease,pod,secret", "-o", "name"):gmatch "%S+" do
+        list[#list + 1] = name:find "runbook" and hub.namespace .. " " .. name or nil
+      end
+      list[#list + 1] = kubectl(hub, "get", "pod", "-l", "app.kubernetes.io/managed-by=runbook", "-o", "name")
+    end
+    for _, machine in ipairs { move.from, move.to } do
+      list[#list + 1] = machine:must "cat /home/*/.ssh/authorized_keys /root/.ssh/authorized_keys | grep runbook: || :"
+      list[#list + 1] = machine:must "find /srv /var/tmp -name 'runbook-far*' -o -name '.rb~*' -o -name lock"
+    end
+    return table.concat(list)
+  end
+
+  -- How a hub looks from outside, and how it is set up.
+  local function state_of(hub)
+    return {
+      ingress = kubectl(hub, "get", "ingress", "jupyterhub", "-o", "jsonpath={.spec}"),
+      proxy = kubectl(hub, "get", "service", "proxy-public", "-o", "jsonpath={.spec.selector}"),
+      replicas = kubectl(hub, "get", "deployment", "hub", "-o", "jsonpath={.spec.replicas}"),
+      secret = kubectl(hub, "get", "secret", "hub", "-o", "jsonpath={.data}"),
+    }
+  end
+
+  local function people_of(hub)
+    local list = {}
+    for i, user in ipairs(hub:api("GET", "/users")) do
+      table.sort(user.groups)
+      list[i] = ("%s admin=%s groups=%s"):format(user.name, user.admin, table.concat(user.groups, ","))
+    end
+    table.sort(list)
+    return list
+  end
 
   setup(function()
     move = world.moving { users = 6, running = 2 }
     folder = command.folder { ["temple.yaml"] = move:parameters() }
+    before = { old = state_of(move.old), new = state_of(move.new), people = people_of(move.old), address = move:address() }
   end)
 
   teardown(function() move:close() end)
@@ -18,25 +66,74 @@ describe("move-hub.lua", function()
     return command.run(folder, { ... })
   end
 
-  local function must(...)
-    local r = runbook(...)
-    assert.equal(0, r.code, r.err .. r.out)
-    return r.out .. r.err
+  -- A command that is killed when it has passed so many points; the exit code, and what it said.
+  local function killed_after(points, ...)
+    return walk.sh("env", "-C", folder, "XDG_STATE_HOME=" .. folder .. "/state", "NO_COLOR=", "TZ=UTC0", "LC_ALL=C.UTF-8",
+      world.must("realpath " .. world.build) .. "/world/points", folder .. "/points", tostring(points),
+      world.must("realpath " .. world.runbook), ...)
+  end
+
+  -- The same until it is through; how many processes that took.
+  local function walked(again, ...)
+    local code, said = killed_after(FIRST, ...)
+    local processes = 1
+    while code ~= 0 do
+      assert(code == 137, said)
+      processes = processes + 1
+      assert(processes < 100, "it gets no further:\n" .. said)
+      code, said = killed_after(FIRST + MORE * (processes % WIDTHS), table.unpack(again))
+    end
+    return processes
   end
 
   it("plans everything and touches nothing", function()
-    local shown = must("plan", "move-hub.lua", "--params", "temple.yaml")
-    for _, text in ipairs { "0 stop", "freeze", "open" } do
+    local r = runbook("plan", "move-hub.lua", "--params", "temple.yaml")
+    assert.equal(0, r.code, r.err)
+    local shown = r.out .. r.err
+    for _, text in ipairs { "0 stop", "freeze", "open", "looks first", "copy 4 keys of Secret hub", "point temple.hubs.test to" } do
       assert.truthy(shown:find(text, 1, true), text .. " is missing from\n" .. shown)
     end
+    assert.same(before, { old = state_of(move.old), new = state_of(move.new), people = people_of(move.old), address = move:address() })
+    assert.equal("", leftovers())
   end)
 
-  it("moves", function()
-    local r = runbook("run", "move-hub.lua", "--params", "temple.yaml", "--no-input", "--confirm", "freeze=temple", "--confirm", "open=temple",
-      "--done", "announce=spec")
-    print(r.err, r.out)
-    assert.equal(0, r.code)
+  it("moves a hub, however often it is killed", function()
+    local again = table.move(ANSWERS, 1, #ANSWERS, 3, { "resume", "temple-1" })
+    table.move({ "--done", "announce=spec" }, 1, 2, #again + 1, again)
+    local processes = walked(again, "run", "move-hub.lua", "--params", "temple.yaml", table.unpack(again, 3))
+    assert.truthy(processes > 5, processes)
     assert.equal(move.new.cluster.front, move:address())
+    assert.equal("0", kubectl(move.old, "get", "deployment", "hub", "-o", "jsonpath={.spec.replicas}"))
+    assert.truthy(move.old:curl { "-w", "%{http_code}", move.old:url "/hub/login" }:find "503$")
+  end)
+
+  it("has everybody on the new hub, with their files, rights and tokens", function()
+    move.new.service_token = move.old.service_token -- its services kept theirs
+    assert.same(before.people, people_of(move.new))
+    for name, token in pairs(move.old.tokens) do
+      local _, status = move.new:api("GET", "/user", nil, token)
+      assert.equal(200, status, name)
+    end
     assert.equal("", lab.difference(move.from, "/srv/homes/temple", move.to, "/srv/homes/prod"))
+    move.new:start_server "alice@uni.edu"
+    local answer = move.new:login "alice@uni.edu":get(move.new:page("alice@uni.edu", "api/contents/whose.txt"))
+    assert.truthy(answer:find("alice@uni.edu", 1, true), answer)
+  end)
+
+  it("brings it back with the work of those who were on the new hub, however often it is killed", function()
+    move.to:must "echo new > /srv/homes/prod/carla/made-on-the-new-hub && chown 1000:100 /srv/homes/prod/carla/made-on-the-new-hub"
+    move.new:api("POST", "/users/zoe")
+    local r = runbook("rollback", "temple-1", "--no-input")
+    assert.equal(4, r.code)
+    for _, text in ipairs { "needs input: --confirm open=temple" } do
+      assert.truthy(r.err:find(text, 1, true), r.err)
+    end
+    walked({ "rollback", "temple-1", "--no-input", "--confirm", "open=temple" }, "rollback", "temple-1", "--no-input", "--confirm",
+      "open=temple")
+    move.old:wait_ready()
+    assert.same(before, { old = state_of(move.old), new = state_of(move.new), people = people_of(move.old), address = move:address() })
+    assert.equal("new\n", move.from:read "/srv/homes/temple/carla/made-on-the-new-hub")
+    assert.equal("", leftovers())
+    move.old:start_server "carla"
   end)
 end)

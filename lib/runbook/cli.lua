@@ -18,6 +18,7 @@ cli.VERBS = {
   { "mark", "write down that a step is done, or need not be" },
   { "unlock", "take away a lock whose holder is gone" },
   { "sweep", "remove what dead runs left behind" },
+  { "adopt", "take over a run whose machine is gone" },
   { "check", "look for mistakes in a runbook without running it" },
   { "view", "a runbook as a document" },
   { "doc", "the language, the libraries and the procedures" },
@@ -26,7 +27,7 @@ cli.VERBS = {
   { "completion", "completion for bash, zsh or fish" },
 }
 
-local GROUPS = { { 1, 6, "every day" }, { 7, 10, "when something is stuck" }, { 11, 16, "when you write" } }
+local GROUPS = { { 1, 6, "every day" }, { 7, 11, "when something is stuck" }, { 12, 17, "when you write" } }
 
 --- What `runbook` alone says.
 ---@return string

@@ -240,7 +240,8 @@ local function send(o, to)
   local given, message, code = core.request {
     method = o.method, url = o.url, headers = ready_headers(o), body = body, from = from, to = to, max = o.max,
     timeout = o.timeout or not streams and TIMEOUT or 0, connect_timeout = o.connect_timeout, stall = o.stall,
-    connect_to = o.connect_to and url.connect_to(o.url, o.connect_to), proxy = o.proxy, ca = o.ca, certificate = o.cert, key = ready(o.key), reads = o.is_read,
+    connect_to = o.connect_to and url.connect_to(o.url, o.connect_to),
+    proxy = o.proxy, ca = o.ca, certificate = o.cert, key = ready(o.key), reads = o.is_read,
     user = o.basic and o.basic[1], password = o.basic and ready(o.basic[2]),
   }
   if given == nil then

@@ -289,15 +289,7 @@ local function subject_of(the_book)
   return ("%s %s"):format(path, params.digest(the_book.values))
 end
 
---- Start a run of a book.
----@async
----@param the_book runbook.Book
----@param o table  name until_ from only skip again leave overrule confirm done no_input deadline files sets
----@return integer exit_code
-function run.start(the_book, o)
-  must_know(the_book, o)
-  local identities = identity.look(the_book)
-  local name, directory = store.create(base_name(the_book, o))
+local function new_session(the_book, o, name, directory)
   local self = session.new { name = name, directory = directory, book = the_book, options = o }
   self.journal = journal.create(directory .. "/journal.db", {
     name = name, id = ("%s.%s"):format(name, digest.hex(digest.random(4))), runbook = the_book.path, title = the_book.title,
@@ -306,11 +298,74 @@ function run.start(the_book, o)
     parameters = data.encode(params.freeze(the_book.values), "parameters"), subject = subject_of(the_book),
   })
   keep_sources(self)
+  return self
+end
+
+--- Start a run of a book.
+---@async
+---@param the_book runbook.Book
+---@param o table  name until_ from only skip again leave overrule confirm done no_input deadline files sets
+---@return integer exit_code
+function run.start(the_book, o)
+  must_know(the_book, o)
+  local identities = identity.look(the_book)
+  local self = new_session(the_book, o, store.create(base_name(the_book, o)))
   return with_session(self, function()
     self.journal:move("run", "run", "start") -- committed with the first step's start
     identity.keep(self, identities)
     begin(self, false)
     return drive(self)
+  end)
+end
+
+-- What taking over a run is to its journal: a step before all others, and so the last that going back undoes.
+local function adopting(closed)
+  local adopt = require "runbook.hub.adopt"
+  return {
+    kind = "step", id = "adopt", title = "Take over what another machine closed", file = "runbook adopt", line = 0,
+    options = { disrupts = function() return adopt.rows(closed) end, again = true },
+    body = function() adopt.take(closed) end,
+  }
+end
+
+local function drive_adoption(self, item)
+  self.began = time.utc()
+  return supervisor.supervise(self, function()
+    local outcome, detail = steps.run_one(self, item, 0, 0)
+    if outcome == "done" then
+      return "waiting", { exit = 0, text = ("taken over: `runbook resume %s` goes on, `runbook rollback %s` opens the hub again")
+        :format(self.name, self.name) }, item
+    end
+    return outcome, detail, item
+  end, function(ok, a, b, c)
+    if ok then
+      return finish(self, a, b, c)
+    end
+    return finish(self, self.stopping and "stopped" or "failed", not self.stopping and errors.from(a) or nil, item)
+  end)
+end
+
+--- Take over a run whose machine is gone, from what it left on the hubs among the parameters; by the same name.
+---@async
+---@param the_book runbook.Book
+---@param o table  confirm no_input deadline files sets
+---@return integer exit_code
+function run.adopt(the_book, o)
+  local hubs = {}
+  for _, one in ipairs(the_book.declaration) do
+    hubs[#hubs + 1] = one[2] == "hub" and the_book.values[one[1]] or nil
+  end
+  if #hubs == 0 then
+    errors.raise { kind = "usage", code = "EUSAGE", message = "none of this runbook's parameters is a hub: there is nothing to take over" }
+  end
+  local identities = identity.look(the_book)
+  local closed, name = effect.reading(require("runbook.hub.adopt").look, hubs)
+  local self = new_session(the_book, o, name, store.create_as(name))
+  return with_session(self, function()
+    self.journal:move("run", "run", "start")
+    identity.keep(self, identities)
+    begin(self, false)
+    return drive_adoption(self, adopting(closed))
   end)
 end
 

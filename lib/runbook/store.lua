@@ -101,6 +101,21 @@ function store.create(base)
   end
 end
 
+--- Make the directory of a run of just this name.
+---@async
+---@param name string
+---@return string directory
+function store.create_as(name)
+  local directory = runs_directory() .. "/" .. name
+  local ok, message, code = own(core.mkdir, directory, { mode = tonumber("700", 8) })
+  if code == "EEXIST" then
+    errors.raise { kind = "conflict", target = name, message = ("run %s is known here"):format(name),
+      hint = ("runbook resume %s, or runbook rollback %s"):format(name, name) }
+  end
+  errors.check(directory, "make a run's directory", ok, message, code)
+  return directory
+end
+
 --- Names of all runs, newest first.
 ---@async
 ---@return string[]

@@ -29,10 +29,11 @@ local sync = {}
 ---     receipts(), receipt(u)   the proof, as data
 ---     changed_since_receipts() names of units that are on the target not what their receipts say, or new there
 ---     must_be_unchanged_since_receipts()   raises when somebody worked on the target since
+---     set_aside()              gives the source another name, once nobody needs it any more
 ---     back()                   copies what changed on the target since its receipt back to the source
 sync.METHODS = {
   "checks", "bulk", "converge", "forecast", "must_fit", "impact", "must_be_quiet", "final", "verify", "receipts", "receipt",
-  "changed_since_receipts", "must_be_unchanged_since_receipts", "back",
+  "changed_since_receipts", "must_be_unchanged_since_receipts", "set_aside", "back",
 }
 
 sync.KINDS = { "nfs" }

@@ -25,6 +25,7 @@ local owners = {
   zone = "runbook.types.zone",
   fqdns = "runbook.types.zone",
   hub = "runbook.types.hub",
+  run = "runbook.types.run",
   host = "runbook.types.place",
   place = "runbook.types.place",
   dir = "runbook.types.place",

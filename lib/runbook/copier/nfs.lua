@@ -281,4 +281,11 @@ function Pair:back()
   require("runbook.copier.back").run(self, reversed(self))
 end
 
+--- Give the source another name, once nobody needs it: whatever still uses it is noticed, and it can be given back.
+---@async
+---@return runbook.Dir
+function Pair:set_aside()
+  return self.from:rename(("%s.retired-%s"):format(self.from.path:match "[^/]+$", os.date("!%Y-%m-%d", math.floor(time.utc()))))
+end
+
 return nfs

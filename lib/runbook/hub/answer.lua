@@ -24,7 +24,7 @@ local check_answer = options.declare("hub:must_answer", {
 })
 
 -- What is wrong with what came; nil when it is this hub's.
-local function complaint_about(hub, reply, frozen)
+local function complaint_about(reply, frozen)
   local run = reply.headers[page.HEADER]
   if frozen then
     return run == nil and ("it answers %d, and not with this hub's page"):format(reply.status)
@@ -51,7 +51,7 @@ local function ask(hub, scheme, name, address, frozen)
     end
     return reply.message
   end
-  return complaint_about(hub, reply, frozen)
+  return complaint_about(reply, frozen)
 end
 
 local function has_certificate(hub, name)

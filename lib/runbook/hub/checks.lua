@@ -15,6 +15,7 @@ local RIGHTS = {
   { "patch", "deployments/scale" }, { "list", "pods" }, { "delete", "pods" }, { "create", "pods/exec" }, { "get", "services" },
   { "patch", "services" }, { "get", "ingresses" }, { "patch", "ingresses" }, { "get", "configmaps" }, { "create", "configmaps" },
   { "patch", "configmaps" }, { "delete", "configmaps" }, { "patch", "resourcequotas" }, { "delete", "resourcequotas" },
+  { "get", "leases" }, { "create", "leases" }, { "update", "leases" }, { "delete", "leases" },
 }
 
 local function rights(hub)

@@ -117,6 +117,7 @@ end
 
 -- Written before the first change; what an earlier step of the same run wrote stays as it is: it was before the change.
 local function leave_the_way_back(hub)
+  hub.cluster:lock { namespace = hub.namespace }
   local found = hub:freeze()
   if found then
     local owner = found.data and found.data.run
@@ -324,6 +325,13 @@ function Hub:unblock_servers()
       } }
     end
   end
+  self:forget_closing()
+end
+
+--- Remove what a closing put up: what keeps servers from starting, the page, and ConfigMap `runbook-freeze`. A hub that is
+--- stopped stays so, and nothing says any more how to open it.
+---@async
+function Hub:forget_closing()
   if has_policies(self) then
     local name = ("%s-%s"):format(handle.FREEZE, self.namespace)
     self.cluster:delete { kind = "ValidatingAdmissionPolicyBinding", name = name }

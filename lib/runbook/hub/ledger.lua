@@ -198,7 +198,9 @@ local function prometheus_of(self)
 end
 
 local check_rows = options.declare("ledger", {
-  homes = { "string", "what a home has to be: while people work it cannot be proven yet", choices = { "sent", "proven" }, default = "proven" },
+  homes = {
+    "string", "what a home has to be: while people work it cannot be proven yet", choices = { "sent", "proven" }, default = "proven",
+  },
 })
 
 --- All rows, looked at now.

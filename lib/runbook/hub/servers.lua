@@ -143,8 +143,8 @@ function Hub:impact(o)
   }
   local times = rows_of_time(o.homes)
   table.move(times, 1, #times, #rows + 1, rows)
-  rows[#rows + 1] = { "back", "without this computer: " .. self.cluster:by_hand { "-n", self.namespace, "get", "configmap", handle.FREEZE, "-o",
-    "jsonpath={.data.README}" } }
+  rows[#rows + 1] = { "back", "without this computer: "
+    .. self.cluster:by_hand { "-n", self.namespace, "get", "configmap", handle.FREEZE, "-o", "jsonpath={.data.README}" } }
   return rows
 end
 

@@ -90,4 +90,30 @@ effect.verb {
   end,
 }
 
+-- Secrets that were kept in a namespace.
+local function list(self, namespace)
+  return self:send_json({ path = path(namespace), query = { labelSelector = "runbook.io/kept=true" } }).items
+end
+
+local forget = effect.verb {
+  name = "kube.forget_kept", class = "change", repeatable = true,
+  target = function(self) return self.name end,
+  summary = function(_, namespace) return "remove the Secrets that were kept in " .. namespace end,
+  by_hand = function(self, namespace) return self:by_hand { "-n", namespace, "delete", "secret", "-l", "runbook.io/kept=true" } end,
+  body = function(self, namespace)
+    for _, secret in ipairs(list(self, namespace)) do
+      self:send { method = "DELETE", path = path(namespace, secret.metadata.name),
+        json = { preconditions = { uid = secret.metadata.uid } } }
+    end
+  end,
+}
+
+--- Remove what was kept in a namespace: runs that kept it cannot put it back any more.
+---@async
+---@param self runbook.Cluster
+---@param namespace string
+function kept.forget(self, namespace)
+  forget(self, namespace)
+end
+
 return kept

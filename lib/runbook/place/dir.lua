@@ -1,5 +1,7 @@
 --- A directory at a place: what the parameter type `dir` is, and what copiers take.
 
+local command = require "runbook.place.command"
+local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 
 local dir = {}
@@ -139,6 +141,36 @@ end
 ---@return table
 function Dir:reference()
   return { kind = "dir", place = self.place:reference(), path = self.path }
+end
+
+-- $1 what it is called, $2 what it will be. Said twice it finds itself done.
+local RENAME = [[
+if [ ! -e "$1" ] && [ -d "$2" ]; then exit 0; fi
+if [ -e "$2" ] || [ -L "$2" ]; then echo "$2 is there already" >&2; exit 1; fi
+exec mv -T -- "$1" "$2"]]
+
+local rename = effect.verb {
+  name = "dir.rename", class = "change", repeatable = true,
+  target = function(place) return place.name end,
+  summary = function(_, from, to) return ("rename %s to %s"):format(from, to) end,
+  by_hand = function(place, from, to) return place:by_hand { "mv", "-T", from, to } end,
+  inverse = function(place, from, to) return { "dir.rename", place, to, from } end,
+  body = function(place, from, to)
+    command.script(place, RENAME, { from, to }, { message = "renaming " .. from, change = true })
+  end,
+}
+
+--- Give the directory another name beside itself. Never over something that is there.
+---@async
+---@param name string
+---@return runbook.Dir
+function Dir:rename(name)
+  if type(name) ~= "string" or name == "" or name == "." or name == ".." or name:find "[/%c]" then
+    errors.raise({ kind = "usage", message = "dir:rename: a name without slashes is expected" }, 2)
+  end
+  local to = self.path:gsub("[^/]+$", function() return name end)
+  rename(self.place, self.path, to)
+  return dir.new(self.place, to)
 end
 
 return dir

@@ -8,14 +8,21 @@ local task = require "runbook.task"
 
 local identity = {}
 
--- The places among the parameters, by name of the parameter.
+-- The places among the parameters, by name of the parameter: themselves, those of directories, both ends of copiers.
 local function places_of(book)
   local found = {}
-  for _, one in ipairs(book.declaration) do
-    local value = book.values[one[1]]
+  local function add(name, value)
     local place = type(value) == "table" and (rawget(value, "place") or value)
     if place and type(place.identity) == "function" then
-      found[#found + 1] = { name = one[1], place = place }
+      found[#found + 1] = { name = name, place = place }
+    end
+  end
+  for _, one in ipairs(book.declaration) do
+    local name, value = one[1], book.values[one[1]]
+    add(name, value)
+    if one[2] == "copier" and type(value) == "table" then
+      add(name .. ".from", rawget(value, "from"))
+      add(name .. ".to", rawget(value, "to"))
     end
   end
   return found
