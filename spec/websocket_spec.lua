@@ -1,6 +1,7 @@
 local core = require "runbook.core.websocket"
 local gate = require "runbook.core.gate"
 local http = require "runbook.core.http"
+local listen = require "runbook.core.listen"
 local stream = require "runbook.core.stream"
 local task = require "runbook.core.task"
 local world = require "spec.world"
@@ -266,6 +267,31 @@ describe("a websocket", function()
     task.join_all { reader }
     assert.equal(3000000, #select(2, reader:result()))
     far:close()
+  end)
+
+  it("leaves the loop before its descriptor is somebody else's", function()
+    local ws = open(at "/close?code=1000")
+    local s = ws:stream { read = 0, write = 0 }
+    assert.same({ "" }, { all(s) }) -- its connection is closed; the number of that is the next one given out
+    local listener <close> = assert(gate.call("read", listen.open, "127.0.0.1", 0))
+    local accepting = task.spawn(listener.accept, listener)
+    task.sleep(0.05) -- the loop has begun to look at it
+    s:close()
+    ws:close()
+    local asking = task.spawn(gate.call, "read", http.request,
+      { method = "GET", url = ("http://127.0.0.1:%d/"):format(listener:port()), timeout = 10 })
+    task.join_all { asking, task.spawn(function()
+      while not accepting:done() and not asking:done() do
+        task.sleep(0.01)
+      end
+      if accepting:done() then
+        select(2, accepting:result()):close()
+      else
+        listener:close()
+      end
+    end) }
+    task.join_all { accepting }
+    assert.equal("runbook.stream", (getmetatable(select(2, accepting:result())) or {}).__name)
   end)
 
   it("leaves requests their connections", function()

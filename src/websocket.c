@@ -37,12 +37,14 @@ handle_closed(uv_handle_t *handle)
 	free(ws);
 }
 
+/* The poll goes before its descriptor: libuv would take a later one of that number out of its set instead. */
 static void
 hang_up(struct websocket *ws)
 {
 	ws->state = WEBSOCKET_ENDED;
 	if (ws->polled)
-		uv_poll_stop(&ws->poll);
+		uv_close((uv_handle_t *)&ws->poll, handle_closed);
+	ws->polled = false;
 	uv_timer_stop(&ws->clock);
 	if (ws->entered)
 		http_multi_leave(ws->http, ws->easy);
@@ -56,8 +58,6 @@ static void
 destroy(struct websocket *ws)
 {
 	hang_up(ws);
-	if (ws->polled)
-		uv_close((uv_handle_t *)&ws->poll, handle_closed);
 	uv_close((uv_handle_t *)&ws->clock, handle_closed);
 	uv_close((uv_handle_t *)&ws->kick, handle_closed);
 }
