@@ -362,6 +362,12 @@ local function must_be_ssh(at, what)
   end
 end
 
+local function must_reach_ports(at, what)
+  if not at.backend.dial then
+    errors.raise({ kind = "usage", message = ("%s: %s is not reached by ssh, and is no container"):format(what, at.name) }, 3)
+  end
+end
+
 local identity = effect.verb {
   name = "ssh.identity", class = "read",
   target = function(at) return at.name end,
@@ -409,7 +415,7 @@ function place.Place:identity()
   return getmetatable(self.backend) == Backend and ssh.identity(self).fingerprint or nil
 end
 
---- Have a port that a server can reach on 127.0.0.1 here while `fn(port)` runs. Connections that are still open when it
+--- Have a port that a server, or a container, can reach on 127.0.0.1 here while `fn(port)` runs. Connections that are still open when it
 --- returns are closed. When the far port refuses, or the server is lost, the local connection is closed and a notice says
 --- why; the others go on. A plan opens it too.
 ---@async
@@ -417,7 +423,7 @@ end
 ---@param fn async fun(port: integer): any
 ---@return any ...  what `fn` returns
 function place.Place:tunnel(o, fn)
-  must_be_ssh(self, "place:tunnel")
+  must_reach_ports(self, "place:tunnel")
   return tunnel.there(self, o, fn)
 end
 

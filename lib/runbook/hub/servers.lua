@@ -1,9 +1,13 @@
 --- Who uses a hub, and stopping and starting it: users' servers, and the hub itself.
 ---
---- Who there is comes from the hub's own database, read in its pod: it needs no token of the API, and misses nobody by pages.
+--- Who there is comes from the hub's own database, read in its pod: that needs no token, and knows when people were active as
+--- well as the REST API does, which reads it there, too. Where the database is none that can be read (a server of its own), the
+--- API is asked. Servers are stopped by the API first: then the hub has seen to its routes and hooks.
 
+local api = require "runbook.hub.api"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
+local events = require "runbook.events"
 local handle = require "runbook.hub.handle"
 local human = require "runbook.human"
 local json = require "runbook.json"
@@ -42,17 +46,34 @@ function Hub:container()
 end
 
 ---@class runbook.hub.Person
----@field id integer
+---@field id? integer       not by the API
 ---@field name string
----@field admin boolean
+---@field admin? boolean    nil: the token may not know
 ---@field active number?    seconds since 1970
 ---@field running integer   servers
 
---- The users of the hub's database.
+local function people_of_api(hub)
+  return hub:with_api({}, function(client)
+    local people = {}
+    for i, user in ipairs(client:users()) do
+      local active = type(user.last_activity) == "string" and units.parse_time(user.last_activity)
+      people[i] = { name = user.name, running = #api.servers_of(user), active = active or nil }
+      if type(user.admin) == "boolean" then
+        people[i].admin = user.admin
+      end
+    end
+    table.sort(people, function(a, b) return a.name < b.name end)
+    return people
+  end)
+end
+
+--- The users of the hub.
 ---@async
 ---@return runbook.hub.Person[]
 function Hub:users()
-  settings.must_be_sqlite(self)
+  if self:settings().database ~= "sqlite-pvc" then
+    return people_of_api(self)
+  end
   local people = json.decode(self:container():query { "python3", "-c", PEOPLE })
   for _, person in ipairs(people) do
     person.admin = person.admin == 1 or person.admin == true
@@ -180,6 +201,23 @@ function Hub:wait_idle(o)
   end)
 end
 
+-- What the hub does not stop, and whatever it does not know of, is left to `stop_pods`: nothing of it is an error there.
+local function stop_by_api(hub)
+  local _, replicas = hub:deployment()
+  if replicas == 0 or #hub:server_pods() == 0 then
+    return
+  end
+  local scopes = table.move(api.READING, 1, #api.READING, 2, { api.STOPPING })
+  local ok, err = xpcall(hub.with_api, errors.handler, hub, { scopes = scopes, make_token = true }, function(client)
+    client:stop_servers()
+  end)
+  if not ok and errors.is_cancelled(err) then
+    error(err, 0)
+  elseif not ok then
+    events.notice(("the hub has not stopped them all by itself (%s); their pods are deleted"):format(tostring(errors.from(err))))
+  end
+end
+
 local stop_pods = effect.verb {
   name = "hub.stop_servers", class = "change", repeatable = true, inverse = effect.NOT_NEEDED,
   target = function(hub) return hub.name end,
@@ -189,6 +227,7 @@ local stop_pods = effect.verb {
     return { before = human.plural(#hub:server_pods(), "server"), after = "none" }
   end,
   body = function(hub)
+    stop_by_api(hub)
     local deadline = time.now() + ENDING
     while true do -- one that started meanwhile is stopped, too
       local pods = hub:server_pods()
@@ -212,7 +251,7 @@ local stop_pods = effect.verb {
   end,
 }
 
---- Stop every user's server and wait until the last pod is gone. They get the time to end that they are set up with, so that
+--- Stop every user's server, by the hub, then by their pods, and wait until the last of these is gone. They get the time to end that they are set up with, so that
 --- what they have not written yet is written. Going back does not start them again.
 ---@async
 function Hub:stop_servers()

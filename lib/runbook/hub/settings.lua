@@ -79,7 +79,7 @@ function Hub:settings()
     chart = at(values, "Chart.Version"),
     scheme = scheme_of(values),
     storage = storage_of(values, self.homes),
-    base_url = at(values, "hub.baseUrl") or "/",
+    base_url = (at(values, "hub.baseUrl") or "/"):gsub("/*$", "") .. "/",
     database = at(values, "hub.db.type") or "sqlite-pvc",
     authenticator = at(values, "hub.config.JupyterHub.authenticator_class") or "dummy",
   }

@@ -20,6 +20,9 @@ local container = {}
 local Backend = {}
 Backend.__index = Backend
 
+--- What a container is to a place, for the module that makes ways of it.
+container.Backend = Backend
+
 local check = options.declare("cluster:container", {
   pod = { "string", "its name", optional = true },
   deployment = { "string", "a pod of this one", optional = true },
@@ -203,9 +206,12 @@ function Backend:by_hand(argv)
 end
 
 --- The same for a port of the pod.
-function Backend:by_hand_forward(port)
+---@param port integer
+---@param near? integer  here; nil: one that is free
+function Backend:by_hand_forward(port, near)
   local o = self.options
-  local words = { "port-forward", self.pod or o.pod or o.deployment and "deploy/" .. o.deployment or "POD", (":%d"):format(port) }
+  local words = { "port-forward", self.pod or o.pod or o.deployment and "deploy/" .. o.deployment or "POD",
+    ("%s:%d"):format(near or "", port) }
   if self.namespace then
     table.move({ "-n", self.namespace }, 1, 2, #words + 1, words)
   end

@@ -162,4 +162,31 @@ place.register("kube.dial", function(reference)
   return new(place.open(o))
 end)
 
+-- ---- place:tunnel ----
+
+local Backend = container.Backend
+
+function Backend:reach()
+  self:target()
+end
+
+--- How often it is tried to get there: as everything is.
+function Backend.tries() end
+
+--- A stream to what the container can reach, its own ports first of all. Wants a permit.
+---@async
+---@param host string
+---@param port integer
+---@return runbook.stream
+function Backend:dial(host, port)
+  self.way_out = self.way_out or new(place.new(self, { name = self.what }))
+  return (self.way_out:open(host, port))
+end
+
+function Backend:tunnel_by_hand(near, host, port)
+  if own[host] then
+    return self:by_hand_forward(port, near)
+  end
+end
+
 return dial

@@ -1,4 +1,4 @@
---- Ports that lead through an ssh server, for as long as a function runs; both ways.
+--- Ports that lead through an ssh server, or into a container, for as long as a function runs; both ways with ssh.
 ---
 ---     db:tunnel({ to = "127.0.0.1:5432" }, function(port)             -- port, here, is db's 5432
 ---       here:query { "psql", "-h", "127.0.0.1", "-p", port, "-c", "select 1" }
@@ -197,6 +197,9 @@ local function dialler(at, host, port)
 end
 
 local function there_by_hand(at, host, port)
+  if at.backend.tunnel_by_hand then
+    return at.backend:tunnel_by_hand(near_port(port), host, port)
+  end
   local far = host:find(":", 1, true) and "[" .. host .. "]" or host
   return at.backend:line_by_hand { "-N", "-L", ("%d:%s:%d"):format(near_port(port), far, port) }
 end
