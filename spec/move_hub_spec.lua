@@ -136,4 +136,40 @@ describe("move-hub.lua", function()
     assert.equal("", leftovers())
     move.old:start_server "carla"
   end)
+
+  -- What users' homes hold, whoever wrote it.
+  local function run_until(step)
+    local r = runbook("run", "move-hub.lua", "--params", "temple.yaml", "--until", step, table.unpack(ANSWERS))
+    assert.equal(0, r.code, r.err)
+    return (r.err:match "(temple%-%d+): Move a hub")
+  end
+
+  it("stops when somebody deploys the old hub in the middle, and goes on when that has ended", function()
+    local name = run_until "save-database"
+    kubectl(move.old, "scale", "deployment/hub", "--replicas=1")
+    local r = runbook("resume", name, table.unpack(ANSWERS))
+    assert.equal(1, r.code, r.err)
+    assert.truthy(r.err:gsub("%s+", " "):find("somebody opened it while it has to be closed: Deployment hub has replicas again", 1, true), r.err)
+    kubectl(move.old, "scale", "deployment/hub", "--replicas=0")
+    kubectl(move.old, "wait", "--for=delete", "pod", "-l", "component=hub", "--timeout=120s")
+    r = runbook("resume", name, "--until", "verify", table.unpack(ANSWERS))
+    assert.equal(0, r.code, r.err)
+  end)
+
+  it("is taken over from another machine, and opens the old hub again", function()
+    world.must(("rm -rf %s/state"):format(folder))
+    local words = { "adopt", "move-hub.lua", "--params", "temple.yaml", "--no-input" }
+    local r = command.run(folder, words)
+    assert.equal(5, r.code, r.err)
+    assert.truthy(r.err:find("--confirm adopt=temple", 1, true), r.err)
+    world.must(("rm -rf %s/state"):format(folder))
+    r = command.run(folder, table.move({ "--confirm", "adopt=temple" }, 1, 2, #words + 1, words))
+    assert.equal(0, r.code, r.err)
+    local name = r.err:match "runbook rollback (temple%-%d+)"
+    r = runbook("rollback", name, "--no-input")
+    assert.equal(0, r.code, r.err)
+    move.old:wait_ready()
+    assert.same(before, { old = state_of(move.old), new = state_of(move.new), people = people_of(move.old), address = move:address() })
+    assert.equal("temple lease.coordination.k8s.io/runbook", (leftovers():gsub("^prod[^\n]*kept[^\n]*", "")))
+  end)
 end)

@@ -37,7 +37,7 @@ local check_verb = options.declare("effect.verb", {
   owed = { "boolean", "an obligation takes it away when its step or run ends, so nobody waits for an undo", default = false },
   preview = { "function", "(...) -> { before =, after = }, reads only, for plans", optional = true },
   answer = { "function", "(...) -> what a plan may hand out instead of an unknown", optional = true },
-  repeatable = { "boolean", "may be run again after half of itself", default = false },
+  repeatable = { "boolean|function", "may be run again after half of itself; or (...) -> whether", default = false },
   quiet = { "boolean", "returns nothing, so a plan hands out nothing unknown", default = false },
   body = { "function", "(...) -> what the caller gets" },
 })
@@ -58,8 +58,17 @@ function effect.describe(d, ...)
     target = ask(d.target, ...),
     summary = redaction.value(ask(d.summary, ...) or d.name),
     by_hand = redaction.value(ask(d.by_hand, ...)),
-    repeatable = d.repeatable,
+    repeatable = effect.is_repeatable(d, ...),
   }
+end
+
+--- May this be run again when nobody knows whether it happened?
+---@return boolean
+function effect.is_repeatable(d, ...)
+  if type(d.repeatable) == "function" then
+    return d.repeatable(...)
+  end
+  return d.repeatable
 end
 
 local function run_body(d, context, ...)

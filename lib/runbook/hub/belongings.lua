@@ -22,7 +22,8 @@ local function balancers_of(hub, rows)
   hub.cluster:each({ kind = "Service", namespace = hub.namespace }, function(service)
     if service.spec.type == "LoadBalancer" then
       local entry = ((service.status or {}).loadBalancer or {}).ingress
-      rows[#rows + 1] = { "load balancer", service.metadata.name, entry and entry[1] and (entry[1].hostname or entry[1].ip) or "no address", "" }
+      rows[#rows + 1] = { "load balancer", service.metadata.name,
+        entry and entry[1] and (entry[1].hostname or entry[1].ip) or "no address", "" }
     end
   end)
 end

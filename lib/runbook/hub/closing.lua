@@ -133,7 +133,7 @@ local function leave_the_way_back(hub)
   end
   local ingress, service = front_of(hub)
   local _, replicas = hub:deployment()
-  hub.cluster:create {
+  hub.cluster:apply { -- which may be done again when nobody knows whether it was; the lease keeps others away
     apiVersion = "v1", kind = "ConfigMap",
     metadata = { name = handle.FREEZE, namespace = hub.namespace, labels = { ["app.kubernetes.io/managed-by"] = "runbook" } },
     data = {
@@ -305,7 +305,7 @@ end
 local function make_proxy_again(hub, frozen)
   local proxy = frozen and frozen.data["proxy.json"] and json.decode(frozen.data["proxy.json"])
   if proxy and proxy.kind and not hub:find("Service", "proxy-public") then
-    hub.cluster:create(proxy)
+    hub.cluster:apply(proxy)
   end
 end
 

@@ -374,8 +374,21 @@ local function patch_until_done(self, o)
   end
 end
 
+-- A merge done twice is done once (RFC 7386), and so are replacements (RFC 6902).
+local function is_once(_, o)
+  if o.patch_kind ~= "json" then
+    return o.patch_kind == "merge"
+  end
+  for _, operation in ipairs(o.json) do
+    if operation.op ~= "replace" and operation.op ~= "test" then
+      return false
+    end
+  end
+  return true
+end
+
 local patch = effect.verb {
-  name = "kube.patch", class = "change", quiet = true, target = target,
+  name = "kube.patch", class = "change", quiet = true, target = target, repeatable = is_once,
   summary = function(_, o) return ("change %s%s"):format(which.words(o), o.subresource and "/" .. o.subresource or "") end,
   by_hand = function(self, o)
     local argv = which.argv(o, "patch")

@@ -95,7 +95,7 @@ function Session:perform(d, run_body, context, ...)
   local id = journal:add("effect", {
     step = context.step, unit = context.unit, try = context.try, verb = d.name, class = d.class, target = described.target,
     summary = described.summary, by_hand = described.by_hand, inverse = keep_inverse(d, ...), undoes = context.undoes,
-    repeatable = d.repeatable and 1 or 0, started = require("runbook.core.time").utc(),
+    repeatable = described.repeatable and 1 or 0, started = require("runbook.core.time").utc(),
   })
   journal:commit()
   announce(described, id, "intent")
