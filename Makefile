@@ -1,6 +1,7 @@
 # runbook - see README.md.
 #
 #   make            build/runbook                     make demo       try it on throw-away ssh servers
+#   make demo-hub   and a hub moved between clusters
 #   make test       build, then every spec            make test SPEC=spec/x_spec.lua JOBS=1
 #   make bench      measure, next to other tools      make lint
 #   make deps       every package, now                make install    PREFIX=/usr/local DESTDIR=
@@ -153,6 +154,9 @@ world-kube: $(BUILD)/deps/WORLD
 demo: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
 	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) $(WORLD_CACHE) $(BUILD)/runbook lua spec/world/demo.lua
 
+demo-hub: $(BUILD)/runbook $(WORLD) $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
+	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) $(WORLD_CACHE) $(BUILD)/runbook lua spec/world/demo_hub.lua
+
 test: $(BUILD)/runbook $(BUILD)/examples/embed $(WORLD) $(BUILD)/world/late.so $(BUILD)/world/pam_ask.so $(BUILD)/deps/RUN $(BUILD)/deps/WORLD
 	$(AS_ROOT) env RUNBOOK_BUILD=$(BUILD) $(WORLD_CACHE) JOBS=$(JOBS) $(BUILD)/runbook lua spec/run.lua $(or $(SPEC),spec)
 
@@ -194,7 +198,7 @@ clean:
 	rm -rf $(BUILD)
 
 always:
-.PHONY: all deps world-kube demo test bench lint install clean always
+.PHONY: all deps world-kube demo demo-hub test bench lint install clean always
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(OBJ:.o=.d)

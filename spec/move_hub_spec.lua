@@ -56,7 +56,7 @@ describe("move-hub.lua", function()
 
   setup(function()
     move = world.moving { users = 6, running = 2 }
-    folder = command.folder { ["temple.yaml"] = move:parameters() }
+    folder = command.folder { ["temple.yaml"] = move:parameters "probes: [carla, \"alice@uni.edu\"]\n" }
     before = { old = state_of(move.old), new = state_of(move.new), people = people_of(move.old), address = move:address() }
   end)
 

@@ -4,21 +4,12 @@
 -- What a person would answer is given on the command line, so it runs by itself. Then another program (tree.py)
 -- compares both servers. Nothing is left behind but the report, in build/demo.
 
+local telling = require "spec.world.telling"
 local world = require "spec.world"
 
 local HOMES = 60
 
-local function say(text, ...)
-  io.stdout:write("\27[1m# " .. text:format(...) .. "\27[0m\n")
-  io.stdout:flush()
-end
-
-if os.getenv "NO_COLOR" or not os.getenv "TERM" or os.getenv "TERM" == "dumb" then
-  function say(text, ...)
-    io.stdout:write("# " .. text:format(...) .. "\n")
-    io.stdout:flush()
-  end
-end
+local say, show = telling.say, telling.show
 
 local function directory(m)
   return ([[
@@ -30,19 +21,6 @@ local function directory(m)
   host_key: %s
   identity: %s
 ]]):format(m.address, m.port, m.user_sudo, m.fingerprint, m.key)
-end
-
--- On our terminal, so that people see what they would see.
-local function show(argv)
-  local words = {}
-  for i, word in ipairs(argv) do
-    words[i] = word:find "^[%w./=:@_-]+$" and word or world.quote(word)
-  end
-  local line = table.concat(words, " ")
-  io.stdout:write("$ " .. line .. "\n")
-  io.stdout:flush()
-  local _, how, code = os.execute(line)
-  return how == "signal" and 128 + code or code
 end
 
 local function demo()
@@ -60,8 +38,7 @@ local function demo()
   local state = { "--state", folder .. "/state", "--no-input" }
   local function runbook(...)
     local argv = { world.runbook, ... }
-    local code = show(table.move(state, 1, 3, #argv + 1, argv))
-    return code == 0 or code == 5 or error(("it ended with %d"):format(code), 0)
+    telling.must(table.move(state, 1, 3, #argv + 1, argv))
   end
 
   say "What it would do; nothing is changed"
@@ -91,10 +68,4 @@ local function demo()
   return difference == "" and 0 or 1
 end
 
-local ok, result = xpcall(demo, debug.traceback)
-world.stop()
-if not ok then
-  io.stderr:write(tostring(result), "\n")
-  return 70
-end
-return result
+return telling.perform(demo)

@@ -41,6 +41,8 @@ api.ending = 300 -- seconds a hub may take to stop servers
 api.READING = { "list:users", "read:users:activity", "read:servers" }
 --- What stopping their servers takes as well.
 api.STOPPING = "delete:servers"
+--- What starting one and stopping it again takes.
+api.STARTING = "servers"
 
 ---@class runbook.hub.Api
 ---@field hub runbook.Hub
@@ -321,6 +323,43 @@ function Api:stop_servers()
       end
     end
     return left
+  end)
+end
+
+local ask_to_start = effect.verb {
+  name = "hub.start_server", class = "change", repeatable = true, inverse = effect.NOT_NEEDED,
+  target = function(self) return self.hub.name end,
+  summary = function(_, user) return ("start %s's server"):format(user) end,
+  by_hand = function(self, user) return by_hand(self, { method = "POST", path = server_path(user, "") }) end,
+  body = function(self, user)
+    local o = { method = "POST", path = server_path(user, "") }
+    local answer = send(self, o)
+    local already = answer.status == 400 and (said_by(answer):find("already running", 1, true) or said_by(answer):find("pending", 1, true))
+    if answer.status // 100 ~= 2 and not already then
+      refuse(self, o, answer)
+    end
+  end,
+}
+
+--- Start a user's server and wait until the hub says that it is ready. One that runs is fine.
+---@async
+---@param user string
+function Api:start_server(user)
+  ask_to_start(self, user)
+  effect.wait(("wait until %s's server is ready"):format(user), function()
+    local deadline = time.now() + api.ending
+    while true do
+      local server = (self:get("/users/" .. encode(user)).servers or {})[""]
+      if server and server.ready then
+        return
+      elseif time.now() > deadline or not (server and server.pending) then
+        errors.raise { kind = "timeout", code = "ESTARTING", target = self.hub.name,
+          message = ("%s's server is not ready%s"):format(user, server and server.pending and " after " .. units.duration(api.ending) or
+            ": the hub gave it up"),
+          hint = self.hub.cluster:by_hand { "-n", self.hub.namespace, "get", "events", "--sort-by=.lastTimestamp" } }
+      end
+      task.sleep(api.poll)
+    end
   end)
 end
 
