@@ -50,6 +50,19 @@ describe("a hub's database", function()
     return list
   end
 
+  it("would lose what it replaces, which is told with what would not", function()
+    local err = complaint("conflict", hubs.database_evidence, old, new, "copy")
+    assert.equal("`database: copy` would lose:\n1 user of prod (newcomer)\n2 tokens of users of prod (carla, newcomer)\n"
+      .. "`database: merge` loses nothing", (err.message:gsub("old/prod", "prod")))
+    local lines = hubs.database_evidence(old, new, "merge")
+    assert.equal("old/temple: 6 users, 1 admin, 2 groups, 5 kept tokens, 0 named servers", lines[1])
+    assert.equal("by name the same person on both: carla", lines[4])
+    assert.equal("`merge` loses nothing", lines[6])
+    assert.equal("`leave` loses 1 group with members (course-a); 5 tokens that somebody made (alice@uni.edu, auth0|5f, carla, josé, user-17)",
+      lines[7])
+    assert.same(lines[5], hubs.database_evidence(old, new, "copy", { lose = true })[4])
+  end)
+
   it("is saved whole while the hub runs, and the same when it is stopped", function()
     local running = old:save_database()
     assert.equal(6, running.users)
@@ -107,10 +120,10 @@ describe("hub-database.lua", function()
   setup(function()
     cluster = world.kube.up "old"
     peers = { old = world.kube.hub(cluster, { users = 4, namespace = "temple" }),
-      new = world.kube.hub(cluster, { users = { "carla" }, admins = {}, namespace = "prod" }) }
+      new = world.kube.hub(cluster, { users = { "carla", "newcomer" }, admins = {}, namespace = "prod" }) }
     local at = "{context: old, kubeconfig: %s, namespace: %s}\n"
-    folder = command.folder { ["temple.yaml"] = ("old: " .. at .. "new: " .. at):format(cluster.kubeconfig, "temple", cluster.kubeconfig,
-      "prod") }
+    folder = command.folder { ["temple.yaml"] = ("old: " .. at .. "new: " .. at .. "database: merge\n"):format(cluster.kubeconfig, "temple",
+      cluster.kubeconfig, "prod") }
   end)
 
   local function runbook(...)
@@ -122,18 +135,29 @@ describe("hub-database.lua", function()
     return status == 200 and answer.name or status
   end
 
-  it("plans, moves everybody, and goes back", function()
+  it("stops before it would lose somebody", function()
+    local r = runbook("plan", "hub-database.lua", "--params", "temple.yaml", "-p", "database=copy")
+    assert.equal(1, r.code, r.err)
+    local text = r.out .. r.err
+    assert.truthy(text:find("1 user of old/prod (newcomer)", 1, true), text)
+    assert.truthy(text:find("`database: merge` loses nothing", 1, true), text)
+  end)
+
+  it("plans, merges everybody in, and goes back", function()
     local r = runbook("plan", "hub-database.lua", "--params", "temple.yaml")
     assert.equal(0, r.code, r.err)
     assert.equal(403, me(peers.old.tokens.carla))
     r = runbook("run", "hub-database.lua", "--params", "temple.yaml", "--no-input", "--confirm", "stop=temple")
     assert.equal(0, r.code, r.err)
     peers.new:wait_ready()
-    assert.equal("carla", me(peers.old.tokens.carla))
+    assert.same({ "carla", "carla", "newcomer" }, { me(peers.old.tokens.carla), me(peers.new.tokens.carla), me(peers.new.tokens.newcomer) })
+    local carla, alice = peers.new:api("GET", "/users/carla"), peers.new:api("GET", "/users/alice%40uni.edu")
+    assert.same({ true, { "staff" }, { "course-a" } }, { carla.admin, carla.groups, alice.groups })
+    peers.new:login "alice@uni.edu"
     r = runbook("rollback", "--yes", "--no-input")
     assert.equal(0, r.code, r.out .. r.err)
     peers.new:wait_ready()
-    assert.equal(403, me(peers.old.tokens.carla))
+    assert.same({ 403, "newcomer" }, { me(peers.old.tokens.carla), me(peers.new.tokens.newcomer) })
     assert.equal("", cluster:kubectl { "-n", "prod", "get", "secret,pod", "-l", "runbook.io/kept=true", "-o", "name" })
   end)
 end)

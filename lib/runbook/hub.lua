@@ -8,6 +8,7 @@
 
 local checks = require "runbook.hub.checks"
 local differences = require "runbook.hub.differences"
+local evidence = require "runbook.hub.evidence"
 local handle = require "runbook.hub.handle"
 local ledger = require "runbook.hub.ledger"
 local monitoring = require "runbook.hub.monitoring"
@@ -18,7 +19,6 @@ local writers = require "runbook.hub.writers"
 require "runbook.hub.address"
 require "runbook.hub.answer"
 require "runbook.hub.belongings"
-require "runbook.hub.database"
 require "runbook.hub.closing"
 require "runbook.hub.probe"
 require "runbook.hub.servers"
@@ -33,6 +33,7 @@ hub.open = handle.new
 --- Is this value a hub?
 hub.is = handle.is
 
+hub.database_evidence = evidence.hubs
 hub.differences = differences.hubs
 hub.direction = checks.direction
 hub.carry_secrets = secrets.carry

@@ -33,6 +33,16 @@ return function(world)
     "eve", "frank", "grace",
   }
 
+  --- A folder with what is in the hub's image, to be run by chroot: a hub's JupyterHub without a cluster.
+  ---@return string
+  function world.kube.hub_root()
+    local root = world.folder "hub-root"
+    local image = quote(world.kube.build "hub" .. "/hub.tar")
+    must(("layer=$(tar tvf %s | sort -rnk3 | awk 'NR == 1 { print $NF }') && tar xOf %s \"$layer\" | tar x -C %s --exclude='usr/share/node*'")
+      :format(image, image, quote(root)))
+    return root
+  end
+
   --- The folder of a user's home, as kubespawner below 7 names it: {escaped_username}.
   ---@param name string
   ---@return string

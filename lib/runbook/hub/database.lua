@@ -5,6 +5,7 @@
 
 local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
+local embed = require "runbook.core.embed"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local file = require "runbook.core.file"
@@ -23,6 +24,9 @@ local database = {}
 
 local CLAIM, FOLDER, NAME = "hub-db-dir", "/srv/jupyterhub", "jupyterhub.sqlite"
 local SHOWN = 5
+
+--- The first schema whose tokens JupyterHub still knows: what is older loses them when it is brought up to date.
+database.FIRST_WITH_ROLES = "833da8570507"
 
 -- JupyterHub's schema, oldest first: 0.5 to 6.0. Source: `down_revision` in jupyterhub/alembic/versions.
 local REVISIONS = { "19c0846f6344", "eeb276e51423", "af4cbdb2d13c", "3ec6993fe20c", "1cebaf56856c", "56cc5a70207e", "99a28a4418e1",
@@ -44,61 +48,16 @@ function database.compare(a, b)
   end
 end
 
--- $1 the database, $2 where its copy goes. The backup of SQLite sees one state of it, whoever writes meanwhile.
-local SAVE = [[
-import hashlib, json, os, sqlite3, sys
-source, target = sys.argv[1:3]
-if os.path.exists(target):
-    os.remove(target)
-old = sqlite3.connect("file:" + source + "?mode=ro", uri=True, timeout=30)
-new = sqlite3.connect(target)
-old.backup(new)
-new.execute("pragma journal_mode=delete")
-whole = [row[0] for row in new.execute("pragma integrity_check")]
-strays = new.execute("pragma foreign_key_check").fetchall()
-revision = new.execute("select version_num from alembic_version").fetchone()
-users = new.execute("select count(*) from users").fetchone()[0]
-new.close()
-with open(target, "rb") as file:
-    print(json.dumps({"sha256": hashlib.sha256(file.read()).hexdigest(), "bytes": os.path.getsize(target), "whole": whole,
-        "strays": len(strays), "revision": revision and revision[0], "users": users}))
-]]
-
--- $1 the folder, $2 the new file in it, $3 its SHA-256, $4 the name the old one keeps. The rename is the one moment of change.
-local INSTALL = [[
-import hashlib, os, sys
-folder, new, sha256, kept = sys.argv[1:5]
-os.chdir(folder)
-with open(new, "rb+") as file:
-    if hashlib.sha256(file.read()).hexdigest() != sha256:
-        sys.exit("what arrived is not what was sent")
-    os.fsync(file.fileno())
-name = "jupyterhub.sqlite"
-if os.path.exists(name):
-    state = os.stat(name)
-    os.chmod(new, state.st_mode & 0o7777)
-    if os.geteuid() == 0:
-        os.chown(new, state.st_uid, state.st_gid)
-    if not os.path.exists(kept):
-        os.link(name, kept)
-os.rename(new, name)
-for side in "-journal", "-wal", "-shm":
-    if os.path.exists(name + side):
-        os.remove(name + side)
-fd = os.open(".", os.O_RDONLY)
-os.fsync(fd)
-]]
-
--- $1 the folder, $2 the name the old one was kept under.
-local PUT_BACK = [[
-import os, sys
-folder, kept = sys.argv[1:3]
-os.chdir(folder)
-if os.path.exists(kept):
-    os.rename(kept, "jupyterhub.sqlite")
-    fd = os.open(".", os.O_RDONLY)
-    os.fsync(fd)
-]]
+--- Python that is run where the database is; by standard input, as an API server behind a proxy takes no long address.
+---@param ... string  files of lib/runbook/hub/database, one after the other
+---@return string
+local function script(...)
+  local parts = {}
+  for i, name in ipairs { ... } do
+    parts[i] = embed.source(("runbook/hub/database/%s.py"):format(name))
+  end
+  return table.concat(parts, "\n\n")
+end
 
 -- Calls fn(place) with the claim in place: in the hub's pod while it runs, else in one made for it, as the hub's user.
 local function at_claim(hub, fn)
@@ -159,7 +118,7 @@ local save = effect.verb {
     settings.must_be_sqlite(hub)
     return at_claim(hub, function(place)
       local copy, path = "/tmp/runbook-" .. NAME, local_path(hub)
-      local said = json.decode(place:query { "python3", "-c", SAVE, FOLDER .. "/" .. NAME, copy })
+      local said = json.decode(place:query { "python3", "-", FOLDER .. "/" .. NAME, copy, stdin = script "save" })
       check_saved(hub, said)
       place:get(copy, path)
       place:run { "rm", "-f", copy }
@@ -192,34 +151,37 @@ local function must_be_stopped(hub)
   end
 end
 
--- What the hub has now: its schema, and the names of its users.
-local function look(place)
-  local text = place:query { "python3", "-c", [[
-import json, os, sqlite3
-name = "/srv/jupyterhub/jupyterhub.sqlite"
-if not os.path.exists(name):
-    print("{}")
-else:
-    db = sqlite3.connect("file:" + name + "?mode=ro", uri=True)
-    revision = db.execute("select version_num from alembic_version").fetchone()
-    print(json.dumps({"revision": revision and revision[0], "users": [row[0] for row in db.execute("select name from users")]}))
-]] }
-  return json.decode(text)
+---@class runbook.hub.Known  what is in a database: lib/runbook/hub/database/look.py
+---@field revision string?  nil: there is no database
+---@field users { name: string, admin: boolean, keeps_login: boolean }[]
+---@field groups { name: string, members: integer, same: string }[]
+---@field tokens { user: string, same: string }[]  what is the same on two hubs has the same `same`
+---@field others { table: string, rows: integer }[]  tables that are none of JupyterHub's
+---@field named_servers integer
+---@field bytes integer
+---@field free integer  bytes of its file system
+
+--- What a place has as its hub's database.
+---@async
+---@param place runbook.Place
+---@return runbook.hub.Known
+function database.look(place)
+  return json.decode(place:query { "python3", "-", FOLDER .. "/" .. NAME, stdin = script "look" })
 end
 
-local function must_know_schema(hub, saved, now)
-  if now.revision == nil then
-    return
-  end
-  local order = database.compare(saved.revision, now.revision)
+--- Raises unless a database of one schema can be taken by a hub of another.
+---@param hub string  its name
+---@param from string?
+---@param to string
+function database.must_know_schema(hub, from, to)
+  local order = from and database.compare(from, to)
   if order == nil then
-    errors.raise { kind = "conflict", code = "ESCHEMA", target = hub.name,
-      message = ("nobody here knows which schema is newer: %s or the hub's %s"):format(saved.revision, now.revision),
+    errors.raise { kind = "conflict", code = "ESCHEMA", target = hub,
+      message = ("nobody here knows which schema is newer: %s or the hub's %s"):format(from or "none", to),
       hint = "compare the versions of both hubs; this runbook is older than one of them" }
   elseif order > 0 then
-    errors.raise { kind = "conflict", code = "ESCHEMA", target = hub.name,
-      message = ("the database (schema %s) is newer than this hub (%s), and JupyterHub cannot go back"):format(saved.revision,
-        now.revision),
+    errors.raise { kind = "conflict", code = "ESCHEMA", target = hub,
+      message = ("the database (schema %s) is newer than this hub (%s), and JupyterHub cannot go back"):format(from, to),
       hint = "install at least the old hub's version of JupyterHub first" }
   end
 end
@@ -229,15 +191,15 @@ local function must_lose_nobody(hub, saved, now)
   for _, row in ipairs(sqlite.query(saved.path, "SELECT name FROM users")) do
     known[row.name] = true
   end
-  for _, name in ipairs(now.users or {}) do
-    lost[#lost + 1] = not known[name] and name or nil
+  for _, user in ipairs(now.users or {}) do
+    lost[#lost + 1] = not known[user.name] and user.name or nil
   end
   if #lost > 0 then
     errors.raise {
       kind = "conflict", code = "EUSERS", target = hub.name,
       message = ("%s of this hub %s not in the database that replaces its own: %s"):format(human.plural(#lost, "user"),
         #lost == 1 and "is" or "are", table.concat(lost, ", ", 1, math.min(#lost, SHOWN))),
-      hint = "are they people? Then add them to the old hub first. If not: `lose = true`",
+      hint = "are they people? Then merge (`database: merge`). If not: `lose = true`",
     }
   end
 end
@@ -255,41 +217,108 @@ effect.verb {
   body = function(hub, kept)
     must_be_stopped(hub)
     at_claim(hub, function(place)
-      place:run { "python3", "-c", PUT_BACK, FOLDER, kept }
+      place:run { "python3", "-", FOLDER, kept, stdin = script("claim", "put_back") }
     end)
   end,
 }
 
+-- What is in the claim at the same time, beside what is there already.
+local function must_have_room(hub, bytes, now)
+  if bytes > now.free then
+    errors.raise {
+      kind = "full", code = "ENOSPC", target = hub.name,
+      message = ("claim %s has %s free, and %s more are needed beside the database that is kept"):format(CLAIM, human.bytes(now.free),
+        human.bytes(bytes)),
+      hint = hub.cluster:by_hand { "-n", hub.namespace, "edit", "pvc", CLAIM },
+    }
+  end
+end
+
+local function install_copy(hub, place, o, now)
+  must_have_room(hub, o.from.bytes, now)
+  if not o.lose then
+    must_lose_nobody(hub, o.from, now)
+  end
+  local new = NAME .. ".runbook-new"
+  place:put(o.from.path, FOLDER .. "/" .. new)
+  place:run { "python3", "-", FOLDER, new, o.from.sha256, kept_name(), stdin = script("claim", "install") }
+end
+
+-- What came of it, for people.
+local function tell_merge(hub, report)
+  local function both(name, one, many)
+    return ("%s new, %d known before"):format(human.plural(report.added[name] or 0, one, many), report.known[name] or 0)
+  end
+  events.notice(("%s: %s; %s; %s"):format(hub.name, both("users", "user"), both("groups", "group"), both("api_tokens", "token")))
+  for _, line in ipairs(report.said) do
+    events.notice(("%s: %s"):format(hub.name, line), "warning")
+  end
+end
+
+local function install_merged(hub, place, o, now)
+  must_have_room(hub, o.from.bytes + now.bytes, now)
+  local other = "/tmp/runbook-" .. NAME
+  place:put(o.from.path, other)
+  local status, out, err = place:exec { "python3", "-", FOLDER, other, o.from.sha256, kept_name(), stdin = script("claim", "merge") }
+  place:run { "rm", "-f", other }
+  if status ~= 0 then
+    errors.raise {
+      kind = "exit", target = hub.name, status = status, stderr = err, tried = "merge the database",
+      message = "the databases cannot be merged: " .. (err:match "([^\n]+)%s*$" or "no reason given"), hint = "nothing was changed",
+    }
+  end
+  tell_merge(hub, json.decode(out))
+end
+
 local install = effect.verb {
   name = "hub.install_database", class = "change", repeatable = true,
   target = function(hub) return hub.name end,
-  summary = function() return "put in the saved database; the hub's own is kept beside it" end,
-  by_hand = function(hub) return ("put it into claim %s in %s as %s, owned by the hub's user"):format(CLAIM, hub.namespace, NAME) end,
+  summary = function(_, o)
+    return (o.merge and "merge the saved database into the hub's" or "put in the saved database") .. "; the hub's own is kept beside it"
+  end,
+  by_hand = function(hub, o)
+    if o.merge then
+      return ("add what only the saved database has to %s in claim %s of %s"):format(NAME, CLAIM, hub.namespace)
+    end
+    return ("put it into claim %s in %s as %s, owned by the hub's user"):format(CLAIM, hub.namespace, NAME)
+  end,
   inverse = function(hub) return { "hub.put_back_database", hub, kept_name() } end,
   body = function(hub, o)
     settings.must_be_sqlite(hub)
     must_be_stopped(hub)
     at_claim(hub, function(place)
-      local now, new = look(place), FOLDER .. "/" .. NAME .. ".runbook-new"
-      must_know_schema(hub, o.from, now)
-      if not o.lose then
-        must_lose_nobody(hub, o.from, now)
+      local now = database.look(place)
+      if now.revision then
+        database.must_know_schema(hub.name, o.from.revision, now.revision)
       end
-      place:put(o.from.path, new)
-      place:run { "python3", "-c", INSTALL, FOLDER, new, o.from.sha256, kept_name() }
+      if o.merge and now.revision then
+        install_merged(hub, place, o, now)
+      else -- into nothing there is nothing to merge
+        install_copy(hub, place, o, now)
+      end
     end)
   end,
 }
 
 local check_install = options.declare("hub:install_database", {
   from = { "any", "what save_database returned" },
+  merge = { "boolean", "into what the hub has, instead of taking its place", default = false },
   lose = { "boolean", "users that only this hub has are lost", default = false },
 })
 
 --- Put a saved database into this hub, which is stopped; its own is kept beside it, and comes back with rollback. Refused when
---- its schema is newer than the hub, or when users of this hub are not in it.
+--- its schema is newer than the hub, and, unless it is merged, when users of this hub are not in it.
+---
+--- What is only true of servers that ran on the old hub is taken out: no server runs here, and the next one is started in this
+--- hub's namespace.
+---
+--- With `merge`, users, groups, roles, services, named servers, shares and kept tokens that only the saved one has come into
+--- what the hub has, and what both have by one name is one: a user is an admin when it was one on either, keeps the logins and the
+--- browser sessions of the saved one (whose keys are carried), and all groups, roles and tokens of both. Otherwise what the hub
+--- has stays, and what differs is said. Servers, pages that are open and OAuth codes stay behind. An older saved database is first
+--- brought to this hub's schema, by its own JupyterHub.
 ---@async
----@param o { from: runbook.hub.Saved, lose?: boolean }
+---@param o { from: runbook.hub.Saved, merge?: boolean, lose?: boolean }
 function Hub:install_database(o)
   install(self, check_install(o, 2))
 end
