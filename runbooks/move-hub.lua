@@ -23,7 +23,7 @@ local p = rb.params {
   { "names",    "fqdns",    "every name people type for this hub" },
   { "dns",      "zone",     "who serves those names; `manual` if that is a ticket" },
   { "window",   "window",   "when users may be locked out, how long, and who agreed" },
-  { "database", "choice",   "users, groups, admins, tokens", choices = { "copy", "leave" }, default = "copy" },
+  { "database", "choice",   "users, groups, admins, tokens", choices = { "copy", "merge", "leave" }, default = "copy" },
   { "patience", "duration", "how long running servers may finish before they are stopped", default = "0m" },
   { "quiet",    "duration", "how long nothing may change at the old homes before the final copy", default = "1m" },
   { "probes",   "list",     "users whose homes are opened on the new hub before it opens", default = {} },
@@ -44,6 +44,9 @@ rb.checks("preflight", "Look at everything before anything is changed",
   old:checks(), new:checks(), homes:checks(), zone:checks(p.names), {
     { "old and new are not swapped", function() return hub.direction(old, new) end },
     { "the new hub is configured like the old one", function() return hub.differences(old, new) end },
+    { "users, groups, admins and tokens", function()
+      return hub.database_evidence(old, new, p.database, { lose = p.leave.database ~= nil })
+    end },
     { "every user has the same directory name on both", function() return hub.same_directories(old, new) end },
     { "the new hub mounts the directory the copy fills", function() return new:must_mount(homes.to) end },
     { "only this hub mounts the new directory (not staging)", function() return new:must_mount_alone() end },
@@ -133,7 +136,7 @@ rb.step("stop-new", "Take the new hub down for a minute", function()
 end)
 
 rb.step("install-database", "Give the new hub its users", { when = p.database ~= "leave" }, function()
-  new:install_database { from = database() }
+  new:install_database { from = database, merge = p.database == "merge", lose = p.leave.database ~= nil }
 end)
 
 rb.step("start", "Start the new hub, still closed to users", {

@@ -79,17 +79,20 @@ describe("a hub's database", function()
     assert.truthy(err.message:find("a database that is replaced under it is lost", 1, true))
   end)
 
-  it("is not put where a user would be lost, or the schema is older", function()
+  it("is not put where a user would be lost, the schema is older, or there is no room", function()
     new:stop_hub()
     local err = complaint("conflict", new.install_database, new, { from = saved })
     assert.equal("1 user of this hub is not in the database that replaces its own: newcomer", err.message)
-    local newer = {}
-    for key, value in pairs(saved) do
-      newer[key] = value
+    local function like_saved(fields)
+      for key, value in pairs(saved) do
+        fields[key] = fields[key] or value
+      end
+      return fields
     end
-    newer.revision = "f460b0348206"
-    err = complaint("conflict", new.install_database, new, { from = newer, lose = true })
+    err = complaint("conflict", new.install_database, new, { from = like_saved { revision = "f460b0348206" }, lose = true })
     assert.truthy(err.message:find("is newer than this hub", 1, true), err.message)
+    err = complaint("full", new.install_database, new, { from = like_saved { bytes = 1 << 60 }, merge = true })
+    assert.truthy(err.message:find("claim hub%-db%-dir has .- free, and 1%.15 EB more are needed"), err.message, err.message)
   end)
 
   it("gives the new hub its users, admins and tokens", function()
@@ -146,6 +149,7 @@ describe("hub-database.lua", function()
   it("plans, merges everybody in, and goes back", function()
     local r = runbook("plan", "hub-database.lua", "--params", "temple.yaml")
     assert.equal(0, r.code, r.err)
+    assert.truthy((r.out .. r.err):find("merge the saved database into the hub's", 1, true), r.out .. r.err)
     assert.equal(403, me(peers.old.tokens.carla))
     r = runbook("run", "hub-database.lua", "--params", "temple.yaml", "--no-input", "--confirm", "stop=temple")
     assert.equal(0, r.code, r.err)

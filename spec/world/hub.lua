@@ -33,12 +33,13 @@ return function(world)
     "eve", "frank", "grace",
   }
 
-  --- A folder with what is in the hub's image, to be run by chroot: a hub's JupyterHub without a cluster.
+  --- A folder with what is in the hub's image but its proxy, to be run by chroot: a hub's JupyterHub without a cluster.
   ---@return string
   function world.kube.hub_root()
     local root = world.folder "hub-root"
     local image = quote(world.kube.build "hub" .. "/hub.tar")
-    must(("layer=$(tar tvf %s | sort -rnk3 | awk 'NR == 1 { print $NF }') && tar xOf %s \"$layer\" | tar x -C %s --exclude='usr/share/node*'")
+    must(("layer=$(tar tvf %s | sort -rnk3 | awk 'NR == 1 { print $NF }') && tar xOf %s \"$layer\" | tar x -C %s "
+      .. "--exclude='usr/share/node*' --exclude='*/libnode*' --exclude='*/libicu*'")
       :format(image, image, quote(root)))
     return root
   end

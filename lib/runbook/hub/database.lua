@@ -76,7 +76,10 @@ local function at_claim(hub, fn)
   return recipe.with(hub.cluster, {
     namespace = hub.namespace, purpose = "database", image = own.image, claim = CLAIM, mount = FOLDER, security = security,
     pull_secrets = spec.imagePullSecrets,
-  }, fn)
+  }, function(place)
+    place:run { "python3", "-", FOLDER, stdin = script("claim", "settle") } -- what a killed hub left cannot be read before
+    return fn(place)
+  end)
 end
 
 -- ---- save ----

@@ -302,7 +302,7 @@ function evidence.hubs(old, new, choice, o)
     errors.raise {
       kind = "conflict", code = "ELOSES", target = new.name,
       message = ("`database: %s` would lose:\n%s\n%s"):format(choice, table.concat(losses, "\n"), better(a, b)),
-      hint = "or say that it may go: `lose: true`",
+      hint = "or say that it may go, in the runbook's own words: `lose: true`, or `leave: {database: REASON}`",
     }
   end
   return evidence.lines(choice, a, b)

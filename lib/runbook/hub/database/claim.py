@@ -1,4 +1,4 @@
-"""What is done with a database in the claim it lies in. Goes before install.py, merge.py and put_back.py.
+"""What is done with a database in the claim it lies in. Goes before install.py, merge.py, put_back.py and settle.py.
 
 Argument 1 is the folder; the hub that has it is stopped."""
 

@@ -1,0 +1,2 @@
+enter()
+settle()
