@@ -279,7 +279,7 @@ end
 ---@param new runbook.Hub
 ---@param choice "copy"|"merge"|"leave"
 ---@param o? { lose?: boolean }
----@return string[] to_know
+---@return string[] to_know  one, of several lines; one for each hub that could not be looked at
 function evidence.hubs(old, new, choice, o)
   local lose = check(o or {}, 2).lose
   if not LOSSES[choice] then
@@ -305,7 +305,7 @@ function evidence.hubs(old, new, choice, o)
       hint = "or say that it may go, in the runbook's own words: `lose: true`, or `leave: {database: REASON}`",
     }
   end
-  return evidence.lines(choice, a, b)
+  return { table.concat(evidence.lines(choice, a, b), "\n") }
 end
 
 return evidence
