@@ -32,7 +32,9 @@ local function everybody_is_there(hub)
   local found = 0
   for _, name in ipairs(hub.users) do
     hub:start_server(name)
-    local page = hub:login(name):get(hub:page(name, "api/contents/whose.txt"))
+    local browser = hub:login(name)
+    browser:get(hub:page(name))
+    local page = browser:get(hub:page(name, "api/contents/whose.txt"))
     found = found + (page:find('"content"', 1, true) and 1 or 0)
     hub:api("DELETE", ("/users/%s/server"):format((name:gsub("[^%w_.~@-]", function(c) return ("%%%02X"):format(c:byte()) end))))
   end

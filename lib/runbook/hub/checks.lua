@@ -38,10 +38,13 @@ local function count(hub)
   return { hub = hub, users = #people, servers = running }
 end
 
+-- Of one that we closed nothing is asked: whether somebody opened it is for the steps' guards.
 local function health(hub)
   local _, replicas = hub:deployment()
   if replicas == 0 then
     return "the hub is stopped"
+  elseif hub:freeze() then
+    return nil
   end
   local version, there = hub:must_be_healthy(), count(hub)
   return ("JupyterHub %s, %s, %s running"):format(version, human.plural(there.users, "user"), human.plural(there.servers, "server"))
