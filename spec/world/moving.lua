@@ -57,6 +57,7 @@ window:
   starts: 2026-01-01T22:00Z
   lasts: 2h
   agreed: INFRA-1234
+database: copy
 quiet: 2s
 ]]
 
