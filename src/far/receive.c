@@ -51,10 +51,8 @@ static struct task *
 task_of(const struct frame *f)
 {
 	size_t length = (size_t)(f->payload.end - f->payload.at);
-	struct task *t = malloc(sizeof *t + length);
-	if (!t)
-		far_die(EX_OSERR, "out of memory");
-	*t = (struct task){ .type = f->type, .length = length, .payload = reader_of(t->bytes, length) };
+	struct task *t = task_new(length);
+	t->type = f->type;
 	memcpy(t->bytes, f->payload.at, length);
 	return t;
 }
@@ -63,7 +61,7 @@ static void
 malformed(struct task *t)
 {
 	receive.malformed = true;
-	free(t);
+	task_free(t);
 }
 
 /* Moved to where its length was said, there is room for a zero behind it.  NULL: malformed. */
@@ -103,7 +101,7 @@ run(struct cursor *c, void *arg)
 	case WORK_LINK: apply_link(c, t); break;
 	case WORK_REMOVE: apply_removal(c, t); break;
 	}
-	free(t);
+	task_free(t);
 }
 
 static void
@@ -120,7 +118,7 @@ run_directory(struct cursor *c, void *arg)
 		apply_unsent(c, t);
 	else
 		apply_directory(c, t);
-	free(t);
+	task_free(t);
 }
 
 static void
@@ -134,8 +132,7 @@ leave(struct cursor *c, struct large *l)
 		apply_large(c, l);
 	if (l->fd >= 0)
 		close(l->fd);
-	if (l->end)
-		free(l->end);
+	task_free(l->end);
 	pthread_mutex_destroy(&l->lock);
 	free(l->path);
 	free(l);
@@ -154,7 +151,7 @@ run_part(struct cursor *c, void *arg)
 	if (ends)
 		l->end = t;
 	else
-		free(t);
+		task_free(t);
 	leave(c, l);
 }
 
@@ -201,7 +198,7 @@ take_begin(struct task *t, uint64_t id)
 	receive.malformed = t->payload.failed || size > INT64_MAX / 2;
 	if (!receive.malformed)
 		begin_large(id, t->index, t->path, &t->expect, size)->unfinished = t->type == DATA_UNFINISHED;
-	free(t);
+	task_free(t);
 }
 
 static void
@@ -224,7 +221,7 @@ begin_again(struct large *l, struct task *t)
 	l->segment = NULL;
 	if (!receive.malformed)
 		unfinished_again(l, size);
-	free(t);
+	task_free(t);
 }
 
 /* A part of a segment, which is the present one then. */
@@ -299,7 +296,7 @@ static void
 drop_all(void)
 {
 	while (receive.large) {
-		struct task *t = far_memory(sizeof *t);
+		struct task *t = task_new(0);
 		t->type = DATA_DROP;
 		receive.large->cut = true;
 		end_large(&receive.large, t);
@@ -417,7 +414,7 @@ take_removal(struct task *t)
 		return;
 	if (++receive.removed > receive_options.most_removed) {
 		say_failed(t->index, RESULT_CONFLICT, E2BIG, "more would be removed than is allowed");
-		free(t);
+		task_free(t);
 	} else {
 		keep(&receive.removals, t);
 	}
@@ -433,7 +430,7 @@ pass_on_failure(struct task *t)
 		return;
 	}
 	say_failed(index, u.status, u.error, u.words);
-	free(t);
+	task_free(t);
 }
 
 static void
@@ -456,7 +453,7 @@ take(const struct frame *f)
 	case DATA_FAILED: pass_on_failure(t); break;
 	case DATA_STAT:
 		receive.stat = get_number(&t->payload);
-		free(t);
+		task_free(t);
 		break;
 	default: malformed(t);
 	}

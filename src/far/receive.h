@@ -18,8 +18,14 @@ struct task {
 	struct reader payload;
 	struct large *large;
 	struct segment *segment;
+	struct task *next;	/* while it is none: task.c */
+	unsigned class;
 	unsigned char bytes[];
 };
+
+/* With room for so many bytes, which are its payload; task_free may be told of NULL. */
+struct task *task_new(size_t length);
+void task_free(struct task *t);
 
 #define ANY_SIZE UINT64_MAX	/* it changed while it was read; its end says how long it is */
 

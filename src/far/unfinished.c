@@ -81,6 +81,19 @@ read_trailer(int fd, uint64_t *size)
 		&& (uint64_t)st.st_size == records_at(t.size) + records_length(t.size) + sizeof t;
 }
 
+/*
+ * A new file is not cut: ext4 takes any cut to nothing for a file that is about to be written anew in its place, and writes
+ * all of it to the disk as it is closed, where it would have gone anyway, while others wait.
+ */
+static int
+cut_to(int fd, uint64_t length)
+{
+	struct stat st;
+	if (fstat(fd, &st) != 0)
+		return errno;
+	return (uint64_t)st.st_size == length || ftruncate(fd, (off_t)length) == 0 ? 0 : errno;
+}
+
 /* Records of the file as it was, where they are of any use, then the trailer.  Only who has the file alone may do so. */
 static int
 lay_out(int fd, uint64_t size, bool alone, bool *fresh)
@@ -96,8 +109,8 @@ lay_out(int fd, uint64_t size, bool alone, bool *fresh)
 	size_t length = records_length(size), kept = *fresh ? 0 : records_length(before < size ? before : size);
 	unsigned char *records = far_memory(length);
 	int error = kept ? read_at(fd, records, kept, records_at(before)) : 0;
-	if (!error && ftruncate(fd, *fresh ? 0 : (off_t)(before < size ? before : size)) != 0)
-		error = errno;
+	if (!error)
+		error = cut_to(fd, *fresh ? 0 : before < size ? before : size);
 	memcpy(t.magic, magic, sizeof magic);
 	if (!error && kept)
 		error = place_write(fd, records_at(size), records, length);
