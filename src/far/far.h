@@ -53,6 +53,8 @@ bool far_thread(pthread_t *id, void *(*run)(void *arg), void *arg);
 /* "nfs", "ext4", ...: what statfs says; a number where it has no name here. */
 const char *far_file_system(int root, char text[static 24]);
 bool far_is_remote(int root);
+/* A pipe that contents go through holds more than is usual, so that neither end waits for the other at each turn. */
+void far_widen(int pipe);
 uint64_t far_clock(void);	/* monotonic, nanoseconds */
 
 /* stdout, shared by threads.  Frames are whole; a reader that went away ends the program, or makes out_is_gone true. */

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define STACK ((size_t)1 << 20)
+#define PIPE  (1 << 20)
 
 void
 far_die(int status, const char *format, ...)
@@ -89,6 +90,12 @@ far_is_remote(int root)
 	unsigned long magic;
 	int i = find_file_system(root, &magic);
 	return i >= 0 && file_systems[i].remote;
+}
+
+void
+far_widen(int pipe)
+{
+	(void)fcntl(pipe, F_SETPIPE_SZ, PIPE); /* the most that anybody may; what is no pipe says so */
 }
 
 /* What waits for another machine wants many that wait; a disk of this one wants about as many as there are processors. */

@@ -494,6 +494,7 @@ far_receive(const struct far_options *o)
 	receive_is_remote = far_is_remote(root);
 	receive_number = some_number();
 	receive.pool = pool_open(far_threads(o, root), root, true, QUEUED);
+	far_widen(STDIN_FILENO);
 	frame_input_open(&in, STDIN_FILENO);
 	out_stay();
 	while (!ended && !receive.malformed && !out_is_gone() && frame_next(&in, &f) == 1) {

@@ -323,6 +323,7 @@ far_send(const struct far_options *o)
 	char *unit = NULL;
 	bool ended = false;
 	pace_open(o, true);
+	far_widen(STDOUT_FILENO);
 	frame_input_open(&in, STDIN_FILENO);
 	while (!ended && frame_next(&in, &f) == 1) {
 		if (f.type == WORK_UNIT) {
