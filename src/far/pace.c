@@ -3,6 +3,7 @@
 #include "work.h"
 
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #define LIMIT    3			/* times the quiet stat */
@@ -97,8 +98,8 @@ note_first(uint64_t nanoseconds)
 		pace.quiet = pace.first[FIRST / 2];
 }
 
-void
-pace_stat(uint64_t nanoseconds)
+static void
+measured(uint64_t nanoseconds)
 {
 	pthread_mutex_lock(&lock);
 	uint64_t now = far_clock();
@@ -120,4 +121,31 @@ pace_stat(uint64_t nanoseconds)
 		out_frame(DATA_STAT, &p);
 		buffer_free(&p);
 	}
+}
+
+/* How often this thread lost the processor to somebody else. */
+static long
+preempted(void)
+{
+	struct rusage u;
+	return getrusage(RUSAGE_THREAD, &u) == 0 ? u.ru_nivcsw : 0;
+}
+
+struct pace_look
+pace_begin(void)
+{
+	long before = preempted();
+	return (struct pace_look){ far_clock(), before };
+}
+
+/*
+ * With the least claim on the processor a thread waits for it thousands of times as long as for a file that is in memory: a few
+ * of those would pass for a source in trouble, and what is sent next, that rarely, would not show soon that it is none.
+ */
+void
+pace_end(const struct pace_look *l)
+{
+	uint64_t took = far_clock() - l->began;
+	if (preempted() == l->preempted)
+		measured(took);
 }

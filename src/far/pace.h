@@ -13,6 +13,13 @@
 void pace_open(const struct far_options *o, bool says);
 void pace_bytes(size_t bytes);		/* waits until so many may go */
 void pace_turn(void);			/* waits while the source is in trouble */
-void pace_stat(uint64_t nanoseconds);	/* one was measured */
+
+/* Around a look at a file: how long it took, unless the thread had to wait for the processor, which says nothing of the source. */
+struct pace_look {
+	uint64_t began;
+	long preempted;
+};
+struct pace_look pace_begin(void);
+void pace_end(const struct pace_look *l);
 
 #endif

@@ -21,9 +21,9 @@ prove_file(struct cursor *c, const char *path, struct entry *e, struct buffer *a
            unsigned char *hash)
 {
 	int fd;
-	uint64_t began = far_clock();
+	struct pace_look look = pace_begin();
 	int error = content_open(c, path, &fd, e);
-	pace_stat(far_clock() - began);
+	pace_end(&look);
 	if (error)
 		return error;
 	*racy = content_is_racy(e); /* before it is read: that may take long */

@@ -165,9 +165,9 @@ send_file_once(struct cursor *c, struct file *f)
 {
 	struct entry e;
 	int fd;
-	uint64_t began = far_clock();
+	struct pace_look look = pace_begin();
 	int error = content_open(c, f->op->path, &fd, &e);
-	pace_stat(far_clock() - began);
+	pace_end(&look);
 	if (error)
 		return error;
 	bool same = false;
