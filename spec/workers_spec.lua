@@ -31,6 +31,16 @@ describe("workers", function()
     end
   end)
 
+  it("begin with four where a disk of its own answers at once, within what is allowed", function()
+    local function first(o) return workers.new(o).width end
+    assert.equal(4, first { most = 8, near = true, quiet = 0.00001 })
+    assert.equal(3, first { most = 3, near = true, quiet = 0.00001 })
+    assert.equal(2, first { most = 8, near = true, quiet = 0.001 })
+    assert.equal(2, first { most = 8, near = true })
+    assert.equal(2, first { most = 8, near = false, quiet = 0.00001 })
+    assert.equal(1, first { most = 8, near = true, quiet = 0.00001, width = 1 })
+  end)
+
   it("stay where one more brought nothing, and try again only after a while", function()
     local widths = course(workers.new { most = 8 }, 50, flat)
     assert.equal(2, widths[#widths])

@@ -292,6 +292,7 @@ function shards.run(p, work, list, on_settled)
   local rated = p.pair.rate and not p.settled -- each has its share of the rate
   p.workers = workers.new {
     most = p.most_workers or p.width, width = p.pair.width, fixed = rated, quiet = p.pair.quiet ~= math.huge and p.pair.quiet or nil,
+    near = shards.lanes(p) == 1,
   }
   p.meter.workers = p.workers
   local later = {} -- who may have been refused something

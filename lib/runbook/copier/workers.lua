@@ -4,6 +4,7 @@
 local workers = {}
 
 local FEW = 2
+local QUICK = 4       -- to begin with, where nobody would feel it: to find that out takes longer than many a pass
 local PERIOD = 3      -- seconds that a rate is taken from
 local WORTH = 1.1     -- times the rate, for one more to be worth while
 local REST = 60       -- seconds until what was no use is tried again
@@ -21,11 +22,12 @@ local Workers = {}
 Workers.__index = Workers
 
 --- Workers of a pass.
----@param o { most: integer, width?: integer, fixed?: boolean, quiet?: number }  width: what an earlier pass found; quiet: seconds
----  that a stat at the source takes when nobody copies
+---@param o { most: integer, width?: integer, fixed?: boolean, quiet?: number, near?: boolean }  width: what an earlier pass found;
+---  quiet: seconds that a stat at the source takes when nobody copies; near: no file server is behind either end
 ---@return runbook.copier.Workers
 function workers.new(o)
-  local width = o.fixed and o.most or math.min(o.most, o.width or FEW)
+  local few = o.near and o.quiet and o.quiet < FLOOR and QUICK or FEW
+  local width = o.fixed and o.most or math.min(o.most, o.width or few)
   return setmetatable({ width = width, most = o.most, fixed = o.fixed, quiet = o.quiet, quiet_until = 0, calm_until = 0 }, Workers)
 end
 
