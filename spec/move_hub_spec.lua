@@ -65,7 +65,7 @@ describe("move-hub.lua", function()
 
   setup(function()
     move = world.moving { users = 6, running = 2 }
-    folder = command.folder { ["temple.yaml"] = move:parameters "probes: [carla, \"alice@uni.edu\"]\n" }
+    folder = command.folder { ["temple.yaml"] = move:parameters "probes: [carla]\n" }
     before = { old = state_of(move.old), new = state_of(move.new), people = people_of(move.old), address = move:address() }
   end)
 
@@ -180,7 +180,33 @@ describe("move-hub.lua", function()
     r = runbook("rollback", name, "--no-input")
     assert.equal(0, r.code, r.err)
     move.old:wait_ready()
-    assert.same(before, { old = state_of(move.old), new = state_of(move.new), people = people_of(move.old), address = move:address() })
+    assert.same(before.old, state_of(move.old))
+    assert.same(before.people, people_of(move.old))
+    assert.equal(before.new.ingress, state_of(move.new).ingress)
     nothing_is_left "prod secret/[%w-]+%-kept%-%x+"
+  end)
+
+  it("is put away when nobody needs it any more", function()
+    local r = runbook("run", "move-hub.lua", "--params", "temple.yaml", "--done", "announce=spec", table.unpack(ANSWERS))
+    assert.equal(0, r.code, r.err)
+    local words = { "-p", "run=" .. r.err:match "(temple%-%d+): Move a hub", "--no-input", "--confirm", "set-aside=retire-hub",
+      "--done", "tear-down=spec" }
+    move.from:must "echo late > /srv/homes/temple/carla/late"
+    r = runbook("run", "retire-hub.lua", table.unpack(words))
+    assert.equal(1, r.code, r.err)
+    assert.truthy(r.err:find("nobody has written to the old homes since the last copy", 1, true), r.err)
+    move.from:must "rm /srv/homes/temple/carla/late"
+    move.old.cluster:kubectl { "-n", "temple", "scale", "deployment/hub", "--replicas=1" }
+    r = runbook("resume", "retire-hub-1", "--no-input")
+    assert.equal(1, r.code, r.err)
+    assert.truthy(r.err:find("Deployment hub has replicas again", 1, true), r.err)
+    move.old.cluster:kubectl { "-n", "temple", "scale", "deployment/hub", "--replicas=0" }
+    move.from:must "touch -r /srv/homes/temple/carla/whose.txt /srv/homes/temple/carla"
+    r = runbook("resume", "retire-hub-1", table.unpack(words, 3))
+    print(r.err)
+    assert.equal(0, r.code, r.err)
+    nothing_is_left()
+    assert.matches("^temple%.retired%-%d+%-%d+%-%d+\n$", move.from:must "ls /srv/homes" .. "\n")
+    move.new:start_server "carla"
   end)
 end)

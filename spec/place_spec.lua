@@ -323,6 +323,19 @@ for _, kind in ipairs(places.kinds) do
         assert.same({ "directory", 448, 5, 6 }, { st.type, st.mode, st.uid, st.gid })
       end)
 
+      it("renames a directory beside itself, and never over another", function()
+        dir:ensure_dir "a/b"
+        dir:ensure_dir "c"
+        local away = dir:dir("a"):rename "a, away"
+        assert.equal(dir.path .. "/a, away", away.path)
+        assert.equal("directory", dir:stat("a, away/b").type)
+        assert.equal("exit", raised(away.rename, away, "c").kind)
+        assert.equal("usage", raised(away.rename, away, "../c").kind)
+        away:rename "a"
+        dir:remove("c", { tree = true })
+        dir:remove("a", { tree = true })
+      end)
+
       it("removes what it is told and refuses what it must not", function()
         dir:ensure_dir "a/b"
         at:sh([[ln -s / "$1"/root; ln -s nowhere "$1"/broken]], dir.path)

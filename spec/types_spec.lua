@@ -265,7 +265,7 @@ describe("type", function()
 
   it("names every type there is, and finds each", function()
     for _, name in ipairs { "string", "integer", "number", "boolean", "duration", "size", "rate", "path", "name", "fqdn", "host", "place",
-      "dir", "owner", "choice", "list", "map", "file", "secret", "window", "hub", "zone", "copier" } do
+      "dir", "owner", "choice", "list", "map", "file", "secret", "window", "hub", "zone", "copier", "run" } do
       assert.is_string(types.find(name).help)
     end
     assert.is_nil(types.find "strin")

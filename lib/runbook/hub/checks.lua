@@ -14,7 +14,8 @@ local RIGHTS = {
   { "get", "secrets" }, { "get", "deployments" }, { "patch", "deployments" }, { "get", "deployments/scale" },
   { "patch", "deployments/scale" }, { "list", "pods" }, { "delete", "pods" }, { "create", "pods/exec" }, { "get", "services" },
   { "patch", "services" }, { "get", "ingresses" }, { "patch", "ingresses" }, { "get", "configmaps" }, { "create", "configmaps" },
-  { "patch", "configmaps" }, { "delete", "configmaps" }, { "patch", "resourcequotas" }, { "delete", "resourcequotas" },
+  { "patch", "configmaps" }, { "delete", "configmaps" }, { "get", "resourcequotas" }, { "patch", "resourcequotas" },
+  { "delete", "resourcequotas" },
   { "get", "leases" }, { "create", "leases" }, { "update", "leases" }, { "delete", "leases" },
 }
 

@@ -337,11 +337,14 @@ function Hub:forget_closing()
     self.cluster:delete { kind = "ValidatingAdmissionPolicyBinding", name = name }
     self.cluster:delete { kind = "ValidatingAdmissionPolicy", name = name }
   end
-  self.cluster:delete { kind = "ResourceQuota", name = handle.FREEZE, namespace = self.namespace }
-  for _, kind in ipairs { "Deployment", "Service", "ConfigMap" } do
-    self.cluster:delete { kind = kind, name = page.NAME, namespace = self.namespace }
+  for _, one in ipairs {
+    { "ResourceQuota", handle.FREEZE }, { "Deployment", page.NAME }, { "Service", page.NAME }, { "ConfigMap", page.NAME },
+    { "ConfigMap", handle.FREEZE },
+  } do
+    if self:find(one[1], one[2]) then
+      self.cluster:delete { kind = one[1], name = one[2], namespace = self.namespace }
+    end
   end
-  self.cluster:delete { kind = "ConfigMap", name = handle.FREEZE, namespace = self.namespace }
 end
 
 return closing
