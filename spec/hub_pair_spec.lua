@@ -67,6 +67,19 @@ describe("two hubs", function()
     complaint("conflict", old.must_mount, old, here:dir "/export/homes/temple") -- a claim that is no NFS export
   end)
 
+  it("mount the claim that the copy fills, and the directory in it", function()
+    local function claim(namespace, path)
+      return old.cluster:claim { namespace = namespace, claim = "home-nfs", path = path }
+    end
+    old:must_mount(claim "temple")
+    new:must_mount(claim("prod", "prod"))
+    complaint("conflict", old.must_mount, old, claim("temple", "prod"))
+    local err = complaint("conflict", new.must_mount, new, claim "prod")
+    assert.truthy(err.message:find("prod/home-nfs:/claim: that is 127.0.0.1:/export/homes", 1, true), err.message)
+    complaint("conflict", old.must_mount, old, claim("prod", "prod"))
+    complaint("conflict", new.must_mount, new, claim "temple")
+  end)
+
   it("mount it alone, or it is said who else does", function()
     new:must_mount_alone()
     cluster:apply [[{"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "staging-homes"}, "spec": {

@@ -4,7 +4,7 @@ local differences = require "runbook.hub.differences"
 local errors = require "runbook.errors"
 local ledger = require "runbook.hub.ledger"
 local settings = require "runbook.hub.settings"
-local storage = require "runbook.hub.storage"
+local storage = require "runbook.kube.storage"
 local writers = require "runbook.hub.writers"
 
 local function raises(kind, words, fn, ...)

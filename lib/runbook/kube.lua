@@ -25,6 +25,7 @@ require "runbook.kube.logs"
 require "runbook.kube.access"
 require "runbook.kube.lease"
 require "runbook.kube.container"
+require "runbook.kube.claim"
 require "runbook.kube.forward"
 require "runbook.kube.dial"
 

@@ -5,7 +5,8 @@
 --- with exit 75 and says who holds it. A dead holder's lock goes by `resume` of that run or by `unlock`, never by itself:
 --- a job of its may still be writing.
 ---
---- What is no directory brings its own way to be locked, `where.lock_of`: take, renew, give, by_hand (a cluster: a Lease).
+--- What is no directory, or one that is not always there, brings its own way to be locked, `lock_of`: take, renew, give, by_hand
+--- (a cluster, and a claim: a Lease).
 
 local command = require "runbook.place.command"
 local data = require "runbook.data"

@@ -22,6 +22,7 @@ local check_owe = options.declare("obligation:owe", {
   scope = { "string", "when it ends at the latest", choices = { "step", "run" }, default = "step" },
   job = { "string", "the name of a job of the step; it stays while that runs", optional = true },
   costs = { "string", "what it costs while it is left, for `runs`", optional = true },
+  in_plan = { "boolean", "looks need it, so that a plan makes it, too; it is removed when the plan ends", default = false },
 })
 
 ---@class runbook.Obligation
@@ -71,10 +72,10 @@ function obligation.describe(kind, what)
   return where ~= "" and ("%s: %s"):format(where, text) or text
 end
 
---- Write down that something will have to be removed. In a plan nothing is owed.
+--- Write down that something will have to be removed. In a plan nothing is owed but what looks need.
 ---@async
 ---@param what table  data, of which places may be part
----@param o? { scope?: "step"|"run", job?: string, costs?: string }
+---@param o? { scope?: "step"|"run", job?: string, costs?: string, in_plan?: boolean }
 ---@return runbook.Owed
 function Kind:owe(what, o)
   local given = { data = what }
@@ -84,6 +85,11 @@ function Kind:owe(what, o)
   given = check_owe(given, 2)
   local context = task.context()
   local owed = setmetatable({ kind = self.name, data = what, session = context.session }, owed_mt)
+  if context.mode == "plan" and given.in_plan then
+    owed.planned = true
+    context.session.owed = context.session.owed or {}
+    table.insert(context.session.owed, owed)
+  end
   if context.mode == "plan" or context.session == nil then
     return owed
   end
@@ -107,13 +113,26 @@ end
 --- Meet it now: the thing is removed, or already gone.
 ---@async
 function Owed:meet()
-  if effect.planning() then
+  if effect.planning() and not self.planned then
     return
+  elseif self.planned then
+    self.planned = nil
+    effect.outside_of_step(kinds[self.kind], self.data)
   elseif self.session == nil or self.session.journal == nil then
     effect.outside_of_step(kinds[self.kind], self.data)
   elseif self.id and self.session.journal:state("obligation", self.id) == "owed" then
     obligation.meet(self.session, { id = self.id, kind = self.kind, data = self.data, tries = 0 })
   end
+end
+
+--- What a plan had to make for its looks is removed.
+---@async
+---@param session table
+function obligation.meet_planned(session)
+  for _, owed in ipairs(session.owed or {}) do
+    owed:meet()
+  end
+  session.owed = nil
 end
 
 --- The thing was never made: nothing is owed.

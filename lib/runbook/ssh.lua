@@ -408,11 +408,21 @@ function ssh.dial(at, host, port)
   return dial(at, host, port)
 end
 
---- The fingerprint that pins a place: of its host key, or nil for this machine.
+--- Is this place reached by ssh?
+---@param at runbook.Place
+---@return boolean
+function ssh.is(at)
+  return getmetatable(at.backend) == Backend
+end
+
+--- What pins a place: the fingerprint of its host key, which container or claim it is, or nil for this machine.
 ---@async
 ---@return string?
 function place.Place:identity()
-  return getmetatable(self.backend) == Backend and ssh.identity(self).fingerprint or nil
+  if ssh.is(self) then
+    return ssh.identity(self).fingerprint
+  end
+  return self.backend.identity and self.backend:identity() or nil
 end
 
 --- Have a port that a server, or a container, can reach on 127.0.0.1 here while `fn(port)` runs. Connections that are still open when it

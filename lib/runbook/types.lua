@@ -21,6 +21,7 @@ local registry = {}
 -- Types whose modules register them; loaded when a runbook first names them.
 local owners = {
   cluster = "runbook.types.kube",
+  claim = "runbook.types.kube",
   copier = "runbook.types.copier",
   zone = "runbook.types.zone",
   fqdns = "runbook.types.zone",

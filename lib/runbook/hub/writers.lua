@@ -1,12 +1,13 @@
 --- Who can write to a hub's homes: every pod with that storage mounted, in any namespace, labelled or not.
 
+local claim = require "runbook.kube.claim"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local handle = require "runbook.hub.handle"
 local human = require "runbook.human"
 local settings = require "runbook.hub.settings"
 local ssh = require "runbook.ssh"
-local storage = require "runbook.hub.storage"
+local storage = require "runbook.kube.storage"
 local task = require "runbook.task"
 local units = require "runbook.units"
 
@@ -15,58 +16,6 @@ local Hub = handle.Hub
 local writers = {}
 
 local SHOWN = 8
-local ENDED = { Succeeded = true, Failed = true }
-
--- Which of a pod's volumes are on this storage. `claims` remembers what is behind each claim.
-local function volumes_on(cluster, pod, place, claims)
-  local found = {}
-  for _, volume in ipairs(pod.spec.volumes or {}) do
-    local claim = volume.persistentVolumeClaim
-    local behind
-    if claim then
-      local key = pod.metadata.namespace .. "/" .. claim.claimName
-      if claims[key] == nil then
-        local ok, is = xpcall(storage.of_claim, errors.handler, cluster, pod.metadata.namespace, claim.claimName)
-        if not ok and not errors.is(is, "missing") then
-          error(is, 0)
-        end
-        claims[key] = ok and is or false
-      end
-      behind = claims[key]
-    elseif volume.nfs or volume.hostPath or volume.csi then
-      behind = storage.of_source(volume, volume.name)
-    end
-    if behind and storage.overlap(behind, place) and not (claim and claim.readOnly or volume.nfs and volume.nfs.readOnly) then
-      found[volume.name] = true
-    end
-  end
-  return found
-end
-
-local function mounts_for_writing(pod, volumes)
-  for _, list in ipairs { pod.spec.containers or {}, pod.spec.initContainers or {}, pod.spec.ephemeralContainers or {} } do
-    for _, container in ipairs(list) do
-      for _, mount in ipairs(container.volumeMounts or {}) do
-        if volumes[mount.name] and not mount.readOnly then
-          return true
-        end
-      end
-    end
-  end
-  return false
-end
-
--- Pods of all namespaces, or, where that is not allowed, of the hub's alone; the second value says so.
-local function each_pod(hub, fn)
-  local ok, err = xpcall(hub.cluster.each, errors.handler, hub.cluster, { kind = "Pod", all_namespaces = true }, fn)
-  if ok then
-    return false
-  elseif not errors.is(err, "refused") then
-    error(err, 0)
-  end
-  hub.cluster:each({ kind = "Pod", namespace = hub.namespace }, fn)
-  return true
-end
 
 ---@class runbook.hub.Writer
 ---@field name string       namespace/pod
@@ -78,23 +27,17 @@ end
 ---@return runbook.hub.Writer[]
 ---@return boolean partly  pods of other namespaces could not be seen
 function Hub:writers()
-  local place = self:home_storage()
-  local list, claims = {}, {}
-  local partly = each_pod(self, function(pod)
-    if ENDED[pod.status.phase] then
-      return
-    end
-    local volumes = volumes_on(self.cluster, pod, place, claims)
-    if next(volumes) and mounts_for_writing(pod, volumes) then
-      local labels, notes = pod.metadata.labels or {}, pod.metadata.annotations or {}
-      list[#list + 1] = {
-        name = pod.metadata.namespace .. "/" .. pod.metadata.name,
-        user = pod.metadata.namespace == self.namespace and labels.component == "singleuser-server"
-          and (notes["hub.jupyter.org/username"] or labels["hub.jupyter.org/username"]) or nil,
-        ending = pod.metadata.deletionTimestamp ~= nil,
-      }
-    end
-  end)
+  local list = {}
+  local pods, partly = storage.writers(self.cluster, self:home_storage(), self.namespace)
+  for i, pod in ipairs(pods) do
+    local labels, notes = pod.metadata.labels or {}, pod.metadata.annotations or {}
+    list[i] = {
+      name = pod.metadata.namespace .. "/" .. pod.metadata.name,
+      user = pod.metadata.namespace == self.namespace and labels.component == "singleuser-server"
+        and (notes["hub.jupyter.org/username"] or labels["hub.jupyter.org/username"]) or nil,
+      ending = pod.metadata.deletionTimestamp ~= nil,
+    }
+  end
   table.sort(list, function(a, b) return a.name < b.name end)
   return list, partly
 end
@@ -175,6 +118,18 @@ local function is_server(place, server)
   return false
 end
 
+-- Is a directory in a claim that storage? Nil when it is in none; false, and what it is instead.
+local function same_storage(hub, place, dir)
+  local of = claim.of(dir)
+  if of == nil then
+    return nil
+  elseif not storage.is_portable(place) and of.cluster:identity() ~= hub.cluster:identity() then
+    return false, ("that is in cluster %s"):format(of.cluster.name)
+  end
+  local filled = claim.storage(dir)
+  return filled.root == place.root and filled.path == place.path, "that is " .. storage.words(filled)
+end
+
 --- Raises unless the hub's homes are this directory: files copied elsewhere are an empty home for everyone.
 ---@async
 ---@param dir runbook.Dir  where the copy goes
@@ -189,7 +144,12 @@ function Hub:must_mount(dir)
       hint = "everyone would see an empty home: correct the copy's target, or the hub's volume",
     }
   end
-  if server == nil then
+  local is_it, what = same_storage(self, place, dir)
+  if is_it then
+    return nil
+  elseif what then
+    stop(what)
+  elseif server == nil then
     stop "that is no NFS export"
   elseif not is_server(dir.place, server) then
     stop(("%s is not %s"):format(server, dir.place.name))
@@ -205,11 +165,11 @@ end
 local function sharers(hub, place)
   local found = {}
   hub.cluster:each({ kind = "PersistentVolume" }, function(volume)
-    local claim = volume.spec.claimRef
+    local ref = volume.spec.claimRef
     local behind = storage.of_source(volume.spec, volume.metadata.name)
-    local own = claim and claim.namespace == hub.namespace
+    local own = ref and ref.namespace == hub.namespace
     if not own and volume.status.phase ~= "Released" and storage.overlap(behind, place) then
-      found[#found + 1] = ("%s (%s)"):format(claim and claim.namespace or "nobody's volume " .. volume.metadata.name, storage.words(behind))
+      found[#found + 1] = ("%s (%s)"):format(ref and ref.namespace or "nobody's volume " .. volume.metadata.name, storage.words(behind))
     end
   end)
   table.sort(found)

@@ -8,6 +8,7 @@
 --- output is never taken for whole. Large files are copied with `put` and `get`, which go on where they were cut.
 
 local cluster = require "runbook.kube.cluster"
+local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local exec = require "runbook.kube.exec"
 local files = require "runbook.kube.files"
@@ -17,10 +18,10 @@ local place = require "runbook.place"
 local container = {}
 
 ---@class runbook.kube.ContainerBackend
-local Backend = {}
+local Backend = { fleeting = true } -- what runs there ends with it, and it may be another one tomorrow
 Backend.__index = Backend
 
---- What a container is to a place, for the module that makes ways of it.
+--- What a container is to a place, for the modules that make ways and places of a special kind of it.
 container.Backend = Backend
 
 local check = options.declare("cluster:container", {
@@ -144,9 +145,14 @@ end
 ---@async
 ---@return string
 function Backend:machine()
-  local at = self:target()
-  return ("%s %s/%s:%s"):format(self.options.cluster.client:server(), at.namespace, at.pod, at.container or "")
+  return effect.reading(function()
+    local at = self:target()
+    return ("%s %s/%s:%s"):format(self.options.cluster.client:server(), at.namespace, at.pod, at.container or "")
+  end)
 end
+
+--- The same, as what keeps copies of it apart.
+Backend.identity = Backend.machine
 
 -- ---- commands ----
 

@@ -156,7 +156,8 @@ function way.by_hand(self, path, verb)
   return self:by_hand { "-n", namespace, verb == "take" and "get" or "delete", "lease", name }
 end
 
---- How lib/runbook/lock.lua locks a cluster.
+--- How lib/runbook/lock.lua locks a cluster, and what is in one: the path is NAMESPACE/NAME of the lease.
+lease.way = way
 Cluster.lock_of = way
 
 local check_lock = options.declare("cluster:lock", {

@@ -5,6 +5,7 @@ local errors = require "runbook.errors"
 local events = require "runbook.events"
 local failure = require "runbook.failure"
 local jobs = require "runbook.run.jobs"
+local obligation = require "runbook.obligation"
 local task = require "runbook.core.task"
 local tasks = require "runbook.task"
 local units = require "runbook.units"
@@ -119,8 +120,10 @@ end
 -- In a task of its own, which a second Ctrl-C ends; after a first one it has some seconds.
 local function close(session)
   local limit = session.stopping and CLOSE_SECONDS or nil
-  session.closing = task.spawn(tasks.timeout, limit, "giving up the locks", session.in_phase, session, nil, "clean-up", release_locks,
-    session)
+  session.closing = task.spawn(tasks.timeout, limit, "giving up the locks", session.in_phase, session, nil, "clean-up", function()
+    release_locks(session)
+    obligation.meet_planned(session)
+  end)
   task.join_all { session.closing }
   local ok, err = session.closing:result()
   session.closing = nil

@@ -4,18 +4,6 @@ local types = require "runbook.types"
 local units = require "runbook.units"
 local cluster = require "runbook.types.kube"
 
-types.register("object name", {
-  internal = true,
-  help = "the name of a Kubernetes object",
-  parse = function(raw)
-    local text = type(raw) == "string" and raw
-    if not text or #text > 253 or not text:match "^[a-z0-9][a-z0-9.-]*$" or text:match "[.-]$" then
-      return nil, units.quote(raw) .. ": a name is small letters, digits, `-` and `.`"
-    end
-    return text
-  end,
-})
-
 local entry_fields = {
   { "service", "object name", "the Service with the load balancer" },
   { "namespace", "object name", "where it is", default = "support" },

@@ -1,4 +1,5 @@
---- The type `cluster`: a context of kubeconfig, and the uid that says which cluster that must be.
+--- The types `cluster`, a context of kubeconfig and the uid that says which cluster that must be, and `claim`, a directory in a
+--- PersistentVolumeClaim of one.
 
 local types = require "runbook.types"
 local units = require "runbook.units"
@@ -11,6 +12,18 @@ types.register("cluster uid", {
     if not text or not text:match "^%x+%-%x+%-%x+%-%x+%-%x+$" or #text ~= 36 then
       return nil, units.quote(raw) .. ": a uid like 6f0d3c1e-0b52-4c7e-9a57-2f5f9c1f7d10; "
         .. "kubectl get namespace kube-system -o jsonpath={.metadata.uid} prints it"
+    end
+    return text
+  end,
+})
+
+types.register("object name", {
+  internal = true,
+  help = "the name of a Kubernetes object",
+  parse = function(raw)
+    local text = type(raw) == "string" and raw
+    if not text or #text > 253 or not text:match "^[a-z0-9][a-z0-9.-]*$" or text:match "[.-]$" then
+      return nil, units.quote(raw) .. ": a name is small letters, digits, `-` and `.`"
     end
     return text
   end,
@@ -60,6 +73,38 @@ types.register("cluster", {
   end,
   show = tostring,
   example = { "context: the context in kubeconfig", "cluster: uid of its namespace kube-system" },
+})
+
+local claim_fields = {
+  { "claim", "object name", "the PersistentVolumeClaim" },
+  { "namespace", "object name", "where it is" },
+  { "path", "string", "a directory in it; without, all of it", default = "" },
+  { "image", "string", "of the pods that mount it, where Debian's cannot be had", optional = true },
+}
+table.move(fields, 1, #fields, #claim_fields + 1, claim_fields)
+
+types.register("claim", {
+  help = "a directory in a PersistentVolumeClaim",
+  pinned = true,
+  parse = function(raw, at)
+    if not types.is_map(raw) then
+      return nil, units.quote(raw) .. ": a claim is expected, like {context: temple-eks, namespace: prod, claim: home-nfs}"
+    end
+    local values = types.map(claim_fields, raw, at)
+    if values and not (values.context or values.kubeconfig or values.in_cluster) then
+      at:below "context":missing "the context in kubeconfig"
+      return nil
+    elseif values and ("/" .. values.path .. "/"):find("/%.%.?/") then
+      at:below "path":problem(units.quote(values.path) .. ": a path in the claim, without . and ..")
+      return nil
+    end
+    return values and require("runbook.kube").cluster({
+      context = values.context, cluster = values.cluster, kubeconfig = values.kubeconfig, in_cluster = values.in_cluster,
+    }):claim { claim = values.claim, namespace = values.namespace, path = values.path, image = values.image }
+  end,
+  show = tostring,
+  example = { "context: the context in kubeconfig", "cluster: uid of its namespace kube-system", "namespace: of the claim",
+    "claim: its name" },
 })
 
 return { fields = fields }

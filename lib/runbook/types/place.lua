@@ -233,13 +233,15 @@ local function dir_of_text(text, at)
 end
 
 types.register("dir", {
-  help = "a server and a directory",
+  help = "a server and a directory, or a claim",
   pinned = true,
   parse = function(raw, at)
     if type(raw) == "string" then
       return dir_of_text(raw, at)
     elseif not types.is_map(raw) then
       return nil, units.quote(raw) .. ": a directory is expected, like nfs-old:/export or {ssh: nfs-old, path: /export}"
+    elseif raw.claim ~= nil then
+      return types.find "claim".parse(raw, at)
     end
     local fields = types.map(dir_fields, raw, at)
     if not fields or not one_of_two(raw, at) then

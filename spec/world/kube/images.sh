@@ -16,7 +16,8 @@ build_images() {
 	accounts "$work/busybox"
 	pack busybox "$work/busybox" '{"Env":["PATH=/bin"],"Cmd":["sh"]}'
 
-	closure "$work/packages" openssh-server rsync python3-minimal libpython3.11-stdlib sqlite3 socat tar procps
+	# what is essential nobody depends on by name
+	closure "$work/packages" dash bash coreutils findutils sed mawk grep attr openssh-server rsync python3-minimal libpython3.11-stdlib sqlite3 socat tar procps
 	without 'perl*' 'libperl*' systemd 'libsystemd-shared*' udev debconf dpkg ucf adduser login passwd util-linux 'init-*'
 	unpack "$work/tools" "$work/packages"
 	ln -sf dash "$work/tools/usr/bin/sh"
