@@ -31,6 +31,43 @@ describe("the clock of a file server", function()
   end)
 end)
 
+describe("a copier among the parameters", function()
+  it("has, of whatever kind, all that copiers can do, and touches nothing yet", function()
+    local sync = require "runbook.sync"
+    local here = require "runbook.here"
+    local function claim(context)
+      return require("runbook.kube").cluster { context = context }:claim { namespace = "prod", claim = "homes" }
+    end
+    local ends = { nfs = { here:dir "/a", here:dir "/b" }, same = { claim "a", claim "b" }, claim = { claim "a", here:dir "/b" } }
+    for _, kind in ipairs(sync.KINDS) do
+      local homes = sync.pair { kind = kind, from = ends[kind][1], to = ends[kind][2] }
+      for _, method in ipairs { "units_now", table.unpack(sync.METHODS) } do
+        assert.equal("function", type(homes[method]), kind .. ":" .. method)
+      end
+      assert.equal(tostring(ends[kind][1]) .. " -> " .. tostring(ends[kind][2]), tostring(homes))
+      assert.equal(homes.to, ends[kind][2])
+    end
+  end)
+
+  it("is kept to its two ends, whoever answers there", function()
+    local identity = require "runbook.run.identity"
+    local function at(name)
+      return { place = { identity = function() return name end } }
+    end
+    local ends = { from = at "SHA256:old", to = at "SHA256:new" }
+    local meta = {}
+    local session = { journal = { meta = meta, set_meta = function(_, key, value) meta[key] = value end } }
+    local book = { declaration = { { "homes", "copier" }, { "spare", "copier" } }, values = { homes = ends } }
+    identity.keep(session, identity.look(book))
+    assert.same({ ["identity:homes.from"] = "SHA256:old", ["identity:homes.to"] = "SHA256:new" }, meta)
+    ends.to = at "SHA256:other"
+    local ok, err = pcall(identity.keep, session, identity.look(book))
+    assert.is_false(ok)
+    assert.equal("identity", err.kind)
+    assert.truthy(err.message:find("`homes.to` is another machine", 1, true), err.message)
+  end)
+end)
+
 describe("the name of a home", function()
   it("is one line of UTF-8 for people, as messages and records hold nothing else", function()
     local shown = require("runbook.copier.meter").shown

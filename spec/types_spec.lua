@@ -263,9 +263,28 @@ describe("type", function()
     refused("copier", "{kind: nfs, from: 'old:a', to: 'new:/a'}", "x.from")
   end)
 
+  it("claim is a directory in one, and so may be a dir", function()
+    for _, kind in ipairs { "claim", "dir" } do
+      local homes = parse(kind, "{context: temple-eks, namespace: prod, claim: home-nfs, path: /homes/prod/}")
+      assert.equal("temple-eks/prod/home-nfs:/claim/homes/prod", tostring(homes))
+      refused(kind, "{namespace: prod, claim: home-nfs}", "x.context missing")
+      refused(kind, "{context: c, claim: home-nfs}", "x.namespace missing")
+      refused(kind, "{context: c, namespace: prod, claim: Home}", "a name is small letters")
+      refused(kind, "{context: c, namespace: prod, claim: homes, path: a/../b}", "without . and ..")
+      refused(kind, "{context: c, namespace: prod, claim: homes, pth: a}", "did you mean `path`")
+    end
+    refused("claim", "nfs:/homes", "a claim is expected")
+    local both = parse("copier", "{kind: same, from: {context: a, namespace: temple, claim: h}, to: {context: b, namespace: prod, claim: h}}")
+    assert.equal("a/temple/h:/claim -> b/prod/h:/claim", tostring(both))
+    refused("copier", "{kind: same, from: 'nfs:/homes', to: {context: b, namespace: prod, claim: h}}", "x.from")
+    both = parse("copier", "{kind: claim, from: {context: a, namespace: temple, claim: h}, to: 'nfs:/homes', rate: 1 MB/s}")
+    assert.equal("a/temple/h:/claim -> nfs:/homes", tostring(both))
+    refused("copier", "{kind: claim, from: {context: a, namespace: t, claim: h}, to: 'nfs:/homes', route: push}", "x.route unknown")
+  end)
+
   it("names every type there is, and finds each", function()
     for _, name in ipairs { "string", "integer", "number", "boolean", "duration", "size", "rate", "path", "name", "fqdn", "host", "place",
-      "dir", "owner", "choice", "list", "map", "file", "secret", "window", "hub", "zone", "copier", "run" } do
+      "dir", "owner", "choice", "list", "map", "file", "secret", "window", "hub", "zone", "claim", "copier", "run" } do
       assert.is_string(types.find(name).help)
     end
     assert.is_nil(types.find "strin")

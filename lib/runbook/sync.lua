@@ -36,10 +36,10 @@ sync.METHODS = {
   "changed_since_receipts", "must_be_unchanged_since_receipts", "set_aside", "back",
 }
 
-sync.KINDS = { "nfs" }
+sync.KINDS = { "nfs", "same", "claim" }
 
 local check_kind = options.declare("sync.pair", {
-  kind = { "string", "what copies: nfs (two servers reached by ssh)", default = "nfs" },
+  kind = { "string", "what copies: nfs (two servers reached by ssh), claim (homes in a claim), same (one storage)", default = "nfs" },
 })
 
 --- What makes copiers of this kind, and the FIELDS it has as a parameter.

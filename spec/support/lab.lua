@@ -11,6 +11,12 @@ package.preload.lab_of_spec = function()
   return lab
 end
 
+--- A runbook of one step, which does what `lab.body` is.
+lab.BOOK = [[
+  local lab = require "lab_of_spec"
+  rb.step("copy", "Copy", function() return lab.body() end)
+]]
+
 --- Run a function as the body of a step.
 ---@async
 ---@param fn function
@@ -19,10 +25,7 @@ end
 function lab.live(fn)
   runs.fresh()
   lab.body = fn
-  local _, seen = runs.start [[
-    local lab = require "lab_of_spec"
-    rb.step("copy", "Copy", function() return lab.body() end)
-  ]]
+  local _, seen = runs.start(lab.BOOK)
   runs.clean()
   for _, event in ipairs(runs.only(seen, "step-end")) do
     if event.outcome ~= "done" then
@@ -58,6 +61,14 @@ end
 function lab.fresh(machine, ...)
   for _, path in ipairs { ... } do
     machine:must(("rm -rf %s && mkdir -p %s"):format(path, path))
+  end
+end
+
+--- The same for folders of this machine, which stay.
+---@param ... string
+function lab.empty(...)
+  for _, path in ipairs { ... } do
+    world.must(("find %s -mindepth 1 -delete"):format(world.quote(path)))
   end
 end
 

@@ -73,11 +73,27 @@ local function is_ours(name)
   return false
 end
 
+--- Is this the name of nothing that is copied (`lost+found`)?
+---@param name string
+---@return boolean
+ends.is_no_unit = is_ours
+
 local function from_hex(text)
   return (text:gsub("%x%x", function(h) return string.char(tonumber(h, 16)) end))
 end
 
-local function parse(stdout, sent)
+-- Others know no nanoseconds, and print nothing that looks could go by.
+local function must_be_gnu(dir, facts)
+  if not facts.gnu then
+    errors.raise {
+      kind = "refused", code = "ENOTGNU", target = dir.place.name,
+      message = ("date, find, sed and sort of %s are not GNU's, and looks need those"):format(dir.place.name),
+      hint = dir.place.backend.fleeting and "another `image`, like debian:12-slim" or nil,
+    }
+  end
+end
+
+local function parse(dir, stdout, sent)
   local head, rest = stdout:match("^(.-\n)end\n(.*)$")
   local facts = { has = {}, above = {}, names = {}, loose = {} }
   for key, value in head:gmatch("(%a+) ([^\n]*)\n") do
@@ -89,13 +105,14 @@ local function parse(stdout, sent)
       facts[key] = value
     end
   end
+  must_be_gnu(dir, facts)
   for kind, name in rest:gmatch("(.)([^\0]+)\0") do
     if not is_ours(name) then
       facts.names[#facts.names + 1] = name
       facts.loose[name] = kind == "-" or nil
     end
   end
-  local unit, free, inodes, inodes_free, kind = facts.space:match("(%d+) (%d+) (%d+) (%d+) (%S+)")
+  local unit, free, inodes, inodes_free, kind = facts.space:match("^(%d+) (%d+) (%d+) (%d+) (%S+)")
   facts.there = facts.there == "yes"
   facts.free, facts.file_system = tonumber(unit) * tonumber(free), kind
   facts.inodes, facts.inodes_free = tonumber(inodes), tonumber(inodes_free)
@@ -119,7 +136,7 @@ function ends.look(dir)
       message = ("%s cannot be looked at: %s"):format(tostring(dir), stderr:match("([^\n]+)%s*$") or "status " .. status),
     }
   end
-  local facts = parse(stdout, (sent + time.utc()) / 2)
+  local facts = parse(dir, stdout, (sent + time.utc()) / 2)
   -- A server is known by its host key; what has none, by what it calls itself.
   if dir.place.backend.machine then -- a container sees the kernel of its node, and not the files of its neighbours
     facts.host, facts.boot = dir.place.backend:machine(), ""
@@ -153,8 +170,12 @@ function ends.are_one_machine(from, to)
   return from.host == to.host
 end
 
+local function lies_in(path, other)
+  return path:sub(1, #other + 1) == other .. "/"
+end
+
 --- Raises unless they are two directories, neither in the other. By device and inode, so that a bind mount or a symlink is
---- seen through; where the machines differ, by what they mount.
+--- seen through, and by path, as two pods give one claim two devices; where the machines differ, by what they mount.
 ---@param pair table
 ---@param from table  facts
 ---@param to table
@@ -167,11 +188,11 @@ function ends.must_differ(pair, from, to)
     refuse(("both ends are %s, mounted on two machines"):format(from.source:match("^%S+")))
   elseif not ends.are_one_machine(from, to) then
     return
-  elseif to.there and from.above[1] == to.above[1] then
+  elseif from.real == to.real or to.there and from.above[1] == to.above[1] then
     refuse(("%s and %s are the same directory"):format(tostring(pair.from), tostring(pair.to)))
-  elseif contains(to.above, from.above[1]) then
+  elseif lies_in(to.real, from.real) or contains(to.above, from.above[1]) then
     refuse(("the target %s lies inside the source %s"):format(tostring(pair.to), tostring(pair.from)))
-  elseif to.there and contains(from.above, to.above[1]) then
+  elseif lies_in(from.real, to.real) or to.there and contains(from.above, to.above[1]) then
     refuse(("the source %s lies inside the target %s"):format(tostring(pair.from), tostring(pair.to)))
   end
 end

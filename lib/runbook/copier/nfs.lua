@@ -5,6 +5,7 @@
 --- the loose files beside them are one (copier/pass.lua). The source is only ever read, but for the key of a pass in its
 --- authorized_keys and our program in its /var/tmp.
 
+local dir = require "runbook.place.dir"
 local effect = require "runbook.effect"
 local ends = require "runbook.copier.ends"
 local errors = require "runbook.errors"
@@ -62,6 +63,12 @@ local check_pair = options.declare("sync.pair", {
   most_removed = { "number", "percent of the target that a final pass may remove", default = 25 },
 })
 
+-- The source is only ever read, but by the way back; where its place is made for us, it is made so.
+local function only_read(from)
+  local backend = dir.is(from) and from.place.backend
+  return backend and backend.only_read and backend:only_read():dir(from.path) or from
+end
+
 --- See sync.pair.
 ---@param o table  from, to, units, owner, exclude, rate, workers
 ---@param level integer
@@ -69,6 +76,7 @@ local check_pair = options.declare("sync.pair", {
 function nfs.new(o, level)
   o = check_pair(o, level + 1)
   o.route_wanted, o.route = o.route, nil -- `route` is what finds it
+  o.source, o.from = o.from, only_read(o.from)
   local self = setmetatable(o, pair_mt)
   self.id = ("%s -> %s"):format(tostring(o.from), tostring(o.to))
   if type(o.owner) == "string" and o.owner:sub(1, 1) ~= "<" then -- not while it is a placeholder
@@ -260,7 +268,7 @@ local OTHER_WAY = { pull = "push", push = "pull", operator = "operator" }
 -- The pair the other way round. An owner that was mapped cannot be known any more, so a home gets the one it has at the source.
 local function reversed(self)
   local other = setmetatable({
-    from = self.to, to = self.from, owner = "keep", exclude = self.exclude, workers = self.workers, units = self.units,
+    from = only_read(self.to), to = self.source, owner = "keep", exclude = self.exclude, workers = self.workers, units = self.units,
     engine = self.engine, runs = self.runs, route_wanted = self.runs and OTHER_WAY[self.route_wanted] or nil,
   }, pair_mt)
   other.id = ("%s -> %s"):format(tostring(other.from), tostring(other.to))

@@ -66,7 +66,11 @@ local function is_overtaken(state)
     return false
   end
   local ok, there = xpcall(function()
-    return record.read(place.open(state.target.place):dir(state.target.path))
+    local at = place.open(state.target.place)
+    if at.backend.fleeting then
+      errors.raise { kind = "unreachable", target = at.name, message = "no pod is made to ask that" }
+    end
+    return record.read(at:dir(state.target.path))
   end, errors.handler)
   if not ok and errors.is_cancelled(there) then
     error(there, 0)

@@ -71,7 +71,8 @@ local function send_flags(p)
 end
 
 local function receive_flags(p)
-  local flags = { p.settled and "--sync" or nil }
+  -- In a pod nobody could tell later whether its node has crashed since.
+  local flags = { (p.settled or p.pair.to.place.backend.fleeting) and "--sync" or nil }
   if p.pair.owner ~= "keep" then
     flags[#flags + 1] = "--owner=" .. p.pair.owner
   end

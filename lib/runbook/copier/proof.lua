@@ -199,6 +199,8 @@ end
 local function lowest(total)
   if total.units == 0 or total.sent + total.left > 0 then
     return "sent"
+  elseif total.same > 0 then
+    return "same"
   end
   return total.scanned > 0 and "scanned" or "hashed"
 end
@@ -209,7 +211,7 @@ end
 ---@return table
 function proof.receipts(pair)
   local all = record.receipts(pair)
-  local total = { units = 0, entries = 0, files = 0, bytes = 0, hashed = 0, scanned = 0, sent = 0, left = 0 }
+  local total = { units = 0, entries = 0, files = 0, bytes = 0, hashed = 0, scanned = 0, sent = 0, same = 0, left = 0 }
   local by_name = {}
   for name, r in pairs(all) do
     by_name[record.printable(name)] = r

@@ -295,7 +295,7 @@ end
 --- Keep what is known of a unit on the target. It joins the next commit.
 ---@param pair table
 ---@param unit string
----@param level "sent"|"scanned"|"hashed"|"left"
+---@param level "sent"|"scanned"|"hashed"|"same"|"left"
 ---@param fields table
 function record.add_receipt(pair, unit, level, fields)
   fields.level, fields.at = level, units.timestamp(time.utc())

@@ -65,7 +65,7 @@ end
 -- Does the ssh server of `there` answer `from`, with the key it shows us?
 local function probe(from, there)
   local tried = { from = from, there = there }
-  if not there:identity() then
+  if not require("runbook.ssh").is(there) then
     tried[1] = { host = there.name, port = 22, said = "it is reached without ssh" }
     return nil, tried
   end
@@ -119,6 +119,24 @@ local function straight(pair, kind)
   return found, tried
 end
 
+-- One that is not there tomorrow has no ssh server, and no job on it could be found again.
+local function fleeting_end(pair)
+  return pair.from.place.backend.fleeting and pair.from.place or pair.to.place.backend.fleeting and pair.to.place or nil
+end
+
+local function past_fleeting(pair, at, can)
+  local wanted = pair.route_wanted
+  if wanted and wanted ~= "operator" then
+    errors.raise { kind = "usage", message = ("the route `%s` cannot be gone: %s is in a pod, which is reached through its cluster only")
+      :format(wanted, at.name) }
+  elseif not can.operator then
+    errors.raise { kind = "unreachable", code = "EROUTE", target = at.name,
+      message = ("%s is in a pod, which is reached through its cluster only, and so only by our program"):format(at.name) }
+  end
+  return { kind = "operator", text = ("all bytes go through this machine: %s is in a pod, which is reached through its cluster only")
+    :format(at.name) }
+end
+
 local function through_us(tried)
   local why = tried and (": %s; %s"):format(describe(tried):gsub("\n%s*", "; "), missing_rule(tried)) or ""
   return { kind = "operator", text = "all bytes go through this machine" .. why }
@@ -135,6 +153,8 @@ function route.find(pair, from, to, can)
   local wanted = pair.route_wanted
   if wanted and not can[wanted] then
     errors.raise { kind = "usage", message = ("the route `%s` needs our program at both ends"):format(wanted) }
+  elseif fleeting_end(pair) then
+    return past_fleeting(pair, fleeting_end(pair), can)
   elseif not wanted and ends.are_one_machine(from, to) then
     return { kind = "local", text = ("both directories are on %s: no connection is needed"):format(pair.to.place.name) }
   elseif wanted == "operator" then

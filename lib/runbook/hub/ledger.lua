@@ -17,7 +17,7 @@ local settings = require "runbook.hub.settings"
 local ledger = {}
 
 local SHOWN = 6
-local PROVEN = { hashed = true, scanned = true }
+local PROVEN = { hashed = true, scanned = true, same = true }
 
 ---@class runbook.hub.Row
 ---@field kind "user"|"home"|"name"|"secret"|"prometheus"
@@ -38,6 +38,8 @@ local function of_user(user, facts)
   local level = facts.receipts[user.directory]
   if not facts.homes[user.directory] then
     return "good", level and "its home is gone from the source" or "has no home yet"
+  elseif level == "same" then
+    return "good", "its home is in storage that both clusters mount"
   elseif PROVEN[level] or level == "sent" and facts.enough == "sent" then
     return "good", "home " .. level
   end

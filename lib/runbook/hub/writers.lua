@@ -93,7 +93,7 @@ end
 -- The addresses and names a server goes by, as it knows them itself, and the address we found it at.
 local function names_of(place)
   local known = {}
-  if place:identity() then
+  if ssh.is(place) then
     local info = ssh.identity(place)
     known[info.address or ""], known[info.host or ""] = true, true
   end

@@ -9,6 +9,7 @@ copies.LEVELS = {
   { "sent", "it was copied, and what copied it said that all went well" },
   { "scanned", "both ends were walked afterwards and are the same in names, types, sizes, owners, modes, times, links" },
   { "hashed", "both ends were walked afterwards, the contents of every file were read at both, and all of it is the same" },
+  { "same", "nothing was copied: both clusters mount this storage, and both were seen to show the same home" },
   { "left", "left out on purpose (--leave)" },
 }
 
@@ -30,7 +31,7 @@ local function new_copy(pair)
   local from, to = pair:match("^(.-) %-> (.*)$")
   return {
     pair = pair, from = from or pair, to = to or "", passes = {}, receipts = {},
-    total = { units = 0, entries = 0, files = 0, bytes = 0, hashed = 0, scanned = 0, sent = 0, left = 0 },
+    total = { units = 0, entries = 0, files = 0, bytes = 0, hashed = 0, scanned = 0, sent = 0, same = 0, left = 0 },
   }
 end
 
