@@ -34,7 +34,8 @@ function pass.must_be_complete(pair, survey, passes, known)
     raise(2, {
       kind = "refused", code = "EUNREADABLE", target = target,
       message = ("%d names of %s cannot be read: %s"):format(#survey.problems, tostring(pair.from), survey.problems[1]),
-      hint = "work as root there: `sudo: true` below the source",
+      hint = pair.from.place.backend.fleeting and "its file server takes root for nobody: export it to the nodes with no_root_squash"
+        or "work as root there: `sudo: true` below the source",
     })
   elseif survey.total.entries <= 1 then
     raise(2, {

@@ -157,13 +157,15 @@ function recipe.lasting(cluster, given)
   local name = ("%s-%s"):format(name_for(o), digest.hex(digest.random(2)))
   local owed = removal:owe({ cluster = cluster, namespace = o.namespace, name = name }, { in_plan = true })
   local ok, err = xpcall(make, errors.handler, cluster, o, name)
-  if not ok and not errors.is_cancelled(err) then
+  if ok then
+    return name
+  elseif not errors.is_cancelled(err) then
     owed:meet() -- one that never became ready is in nobody's way until the step ends
+    if errors.is(err) and err.code == "EWAIT" then
+      err.again = false -- that was long enough
+    end
   end
-  if not ok then
-    error(err, 0)
-  end
-  return name
+  error(err, 0)
 end
 
 return recipe
