@@ -291,9 +291,15 @@ end
 
 --- Give the source another name, once nobody needs it: whatever still uses it is noticed, and it can be given back.
 ---@async
----@return runbook.Dir
+---@return runbook.Dir?  nil: all of a claim has no other name
 function Pair:set_aside()
-  return self.from:rename(("%s.retired-%s"):format(self.from.path:match "[^/]+$", os.date("!%Y-%m-%d", math.floor(time.utc()))))
+  local of = require("runbook.kube.claim").of(self.source)
+  if of and of.path == "" then
+    events.notice(("%s is all of its claim and keeps its name; once nobody misses it: %s"):format(tostring(self.source),
+      of.cluster:by_hand { "-n", of.namespace, "delete", "pvc", of.claim }))
+    return nil
+  end
+  return self.source:rename(("%s.retired-%s"):format(self.from.path:match "[^/]+$", os.date("!%Y-%m-%d", math.floor(time.utc()))))
 end
 
 return nfs

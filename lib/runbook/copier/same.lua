@@ -354,6 +354,11 @@ function Pair:must_be_unchanged_since_receipts()
   events.notice "what users have written on the new hub is on the storage of the old one: going back loses none of it"
 end
 
+--- Nothing: the new hub's homes are the old one's.
+function Pair:set_aside()
+  events.notice(("%s stays: it is the new hub's, too"):format(tostring(self.from)))
+end
+
 --- Nothing has to be copied back; but the old hub must not open beside the new one.
 ---@async
 function Pair:back()
