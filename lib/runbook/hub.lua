@@ -14,6 +14,7 @@ local ledger = require "runbook.hub.ledger"
 local monitoring = require "runbook.hub.monitoring"
 local place = require "runbook.place"
 local secrets = require "runbook.hub.secrets"
+local watch = require "runbook.hub.watch"
 local work = require "runbook.hub.work"
 local writers = require "runbook.hub.writers"
 require "runbook.hub.address"
@@ -41,6 +42,7 @@ hub.carry_secrets = secrets.carry
 hub.compare_monitoring = monitoring.compare
 hub.ledger = ledger.new
 hub.work_since = work.since
+hub.watch = watch.hubs
 
 --- For preflight: raises with names when a user's directory would have another name on the new hub.
 ---@async

@@ -18,7 +18,8 @@ local sync = {}
 --- What every copier can do.
 ---
 ---     checks()                 looks at both ends before anything is written; for rb.checks
----     bulk { first = }         a pass over everything while people work; units in `first` before the others
+---     bulk { first =, without = }  a pass over everything while people work; units in `first` before the others, those in
+---                              `without` not yet
 ---     converge { within = }    passes until the forecast of the last one fits
 ---     forecast()               seconds the rest will take: { seconds, low, high, text }
 ---     must_fit(window)         raises with the figures when it does not

@@ -139,11 +139,12 @@ end
 
 local check_bulk = options.declare("copier:bulk", {
   first = { "list", "names of units that come before the others", optional = true },
+  without = { "list", "names of units that are left for a later pass", optional = true },
 })
 
 --- A pass over everything, while people work. May be repeated; what is there already is not sent again.
 ---@async
----@param o? { first?: string[] }
+---@param o? { first?: string[], without?: string[] }
 function Pair:bulk(o)
   pass.run(self, "bulk", check_bulk(o, 2))
 end

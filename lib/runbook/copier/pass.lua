@@ -388,10 +388,13 @@ local function prepare(pair, kind, look)
   end
 end
 
-local function only_these(list, only)
-  local kept = {}
+local function only_these(list, only, without)
+  local kept, later = {}, {}
+  for _, name in ipairs(without or {}) do
+    later[name] = true
+  end
   for _, unit in ipairs(list) do
-    if not only or only[unit.name] then
+    if (not only or only[unit.name]) and not later[unit.name] then
       kept[#kept + 1] = unit
     end
   end
@@ -411,14 +414,14 @@ end
 ---@async
 ---@param pair table
 ---@param kind "bulk"|"converge"|"final"|"back"
----@param o { first?: string[], only?: table<string, true>, begun?: string[] }  begun: units of the way back that an earlier try wrote to
+---@param o { first?: string[], without?: string[], only?: table<string, true>, begun?: string[] }  begun: units of the way back that an earlier try wrote to
 ---@return table? pass  number kind seconds scan entries size units bytes files created deleted vanished; nil in a plan
 function pass.run(pair, kind, o)
   local clock, began = time.now(), units.timestamp(time.utc())
   local look = pass.look(pair, kind ~= "final" and kind ~= "back")
   prepare(pair, kind, look)
   local list, loose = in_order(look.survey, o.first)
-  list, loose = only_these(list, o.only), only_these({ loose }, o.only)
+  list, loose = only_these(list, o.only, o.without), only_these({ loose }, o.only)
   local p = new_pass(pair, kind, look)
   p.clock, p.begun = clock, o.begun
   p.meter = meter.new(list, loose, { rate = not p.settled and pair.rate or nil })

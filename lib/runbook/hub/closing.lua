@@ -254,6 +254,17 @@ end
 
 -- ---- is it still? ----
 
+--- Is it our page that people get where they would get the hub?
+---@async
+---@return boolean
+function Hub:shows_page()
+  local ingress, service = self:find("Ingress", "jupyterhub"), self:find("Service", "proxy-public")
+  if ingress then
+    return leads_to_page(ingress)
+  end
+  return service ~= nil and (service.spec.selector or {}).app == page.NAME
+end
+
 -- Who changed an object last, as the API server keeps it.
 local function last_change(object)
   local last

@@ -1,5 +1,6 @@
 --- The page people see while a hub is closed: one small server in the hub's own namespace, from the hub's own image, which the
---- cluster has and every chart's version brings Python with.
+--- cluster has and every chart's version brings Python with. Its log has a line for each visit, without what may be private in
+--- an address; see hub/watch.lua.
 
 local page = {}
 
@@ -8,7 +9,7 @@ page.HEADER = "X-Runbook"
 local PORT = 8099
 
 local SERVER = [[
-import http.server, os
+import http.server, json, os
 
 TEXT = open("/page/index.html", "rb").read()
 
@@ -29,7 +30,11 @@ class Page(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def do_GET(self):
-        self.answer(200 if self.path == "/runbook-ready" else 503, TEXT)
+        if self.path == "/runbook-ready":
+            return self.answer(200, TEXT)
+        self.answer(503, TEXT)
+        came_from = self.headers.get("X-Forwarded-For", "").split(",")[0].strip() or self.client_address[0]
+        print(json.dumps({"visit": self.path.split("?")[0], "from": came_from, "by": self.headers.get("User-Agent", "")}), flush=True)
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_GET
 

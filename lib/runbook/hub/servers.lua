@@ -95,28 +95,46 @@ function Hub:known_users()
   return self:users()
 end
 
-local check_recent = options.declare("hub:recently_active", {
-  within = { "duration", "how long ago at most", default = "30d" },
-})
+local within = { within = { "duration", "how long ago at most", default = "30d" } }
+local check_recent = options.declare("hub:recently_active", within)
+local check_others = options.declare("hub:not_recently_active", within)
+
+-- Directories of people, in their order.
+local function directories(hub, people)
+  local s, list = hub:settings(), {}
+  for i, person in ipairs(people) do
+    list[i] = settings.home(s, person, hub.namespace)
+  end
+  return list
+end
 
 --- Directories of those who were on the hub lately, the latest first: what a copy should begin with.
 ---@async
 ---@param o? { within: string|number }
 ---@return string[] directories
 function Hub:recently_active(o)
-  local within = check_recent(o, 2).within
-  local s, since, people = self:settings(), time.utc() - within, {}
+  local since, people = time.utc() - check_recent(o, 2).within, {}
   for _, person in ipairs(self:users()) do
     if person.active and person.active >= since then
       people[#people + 1] = person
     end
   end
   table.sort(people, function(a, b) return a.active > b.active end)
-  local list = {}
-  for i, person in ipairs(people) do
-    list[i] = settings.home(s, person, self.namespace)
+  return directories(self, people)
+end
+
+--- Directories of all others: of users of the hub, of nobody else. What they share is not among them.
+---@async
+---@param o? { within: string|number }
+---@return string[] directories
+function Hub:not_recently_active(o)
+  local since, people = time.utc() - check_others(o, 2).within, {}
+  for _, person in ipairs(self:users()) do
+    if not person.active or person.active < since then
+      people[#people + 1] = person
+    end
   end
-  return list
+  return directories(self, people)
 end
 
 -- Of a copier's rows those about time; whom it concerns and the way back are the hub's to say.
@@ -251,8 +269,8 @@ local stop_pods = effect.verb {
   end,
 }
 
---- Stop every user's server, by the hub, then by their pods, and wait until the last of these is gone. They get the time to end that they are set up with, so that
---- what they have not written yet is written. Going back does not start them again.
+--- Stop every user's server, by the hub, then by their pods, and wait until the last of these is gone. They get the time to end
+--- that they are set up with, so that what they have not written yet is written. Going back does not start them again.
 ---@async
 function Hub:stop_servers()
   stop_pods(self)
