@@ -26,12 +26,14 @@ local p = rb.params {
   { "database", "choice",   "users, groups, admins, tokens", choices = { "copy", "merge", "leave" }, default = "copy" },
   { "patience", "duration", "how long running servers may finish before they are stopped", default = "0m" },
   { "quiet",    "duration", "how long nothing may change at the old homes before the final copy", default = "1m" },
+  { "silent",   "duration", "how long nobody may come to the old address for it to count as silent", default = "10m" },
   { "probes",   "list",     "users whose homes are opened on the new hub before it opens", default = {} },
   { "leave",    "map",      "what is left behind on purpose: thing = reason", default = {} },
 }
 
 local old, new, homes, zone = p.old, p.new, p.homes, p.dns
 local ledger = hub.ledger { old = old, new = new, homes = homes, names = p.names, zone = zone, leave = p.leave }
+local downtime = hub.downtime { old = old, new = new, homes = homes, zone = zone, probes = p.probes, database = p.database }
 
 -- Guards every step of the downtime: a deploy, a colleague or a user must not wake the old hub.
 local function still_closed()
@@ -88,10 +90,10 @@ rb.section "4 Take down the old hub"
 
 rb.step("freeze", "Close the old hub", {
   guard = function()
-    homes:must_fit(p.window)
+    downtime:must_fit(p.window)
     ledger:must_be_closed { homes = "sent" }
   end,
-  disrupts = function() return old:impact { homes = homes } end,
+  disrupts = function() return old:impact { downtime = downtime } end,
 }, function()
   old:block_servers()                       -- what runs goes on, nothing new starts
   old:wait_idle { at_most = p.patience }    -- overnight, if nobody is to be thrown out
@@ -174,6 +176,10 @@ rb.step("open", "Let users in", {
   end,
 }, function()
   new:unblock_servers()
+end)
+
+rb.step("watch", "See the old address fall silent", { timeout = "2h" }, function()
+  hub.watch { old = old, new = new, silent = p.silent }
 end)
 
 rb.section "9 Before the clean-up"

@@ -8,6 +8,7 @@
 
 local checks = require "runbook.hub.checks"
 local differences = require "runbook.hub.differences"
+local downtime = require "runbook.hub.downtime"
 local evidence = require "runbook.hub.evidence"
 local handle = require "runbook.hub.handle"
 local ledger = require "runbook.hub.ledger"
@@ -38,6 +39,7 @@ hub.is = handle.is
 hub.database_evidence = evidence.hubs
 hub.differences = differences.hubs
 hub.direction = checks.direction
+hub.downtime = downtime.new
 hub.carry_secrets = secrets.carry
 hub.compare_monitoring = monitoring.compare
 hub.ledger = ledger.new

@@ -59,6 +59,7 @@ window:
   agreed: INFRA-1234
 database: copy
 quiet: 2s
+silent: 3s
 ]]
 
   local function share(machine, path)

@@ -137,23 +137,13 @@ function Hub:not_recently_active(o)
   return directories(self, people)
 end
 
--- Of a copier's rows those about time; whom it concerns and the way back are the hub's to say.
-local function rows_of_time(homes)
-  local rows, keep = {}, false
-  for _, row in ipairs(homes and homes:impact() or {}) do
-    keep = row[1] == "" and keep or row[1] == "forecast" or row[1] == "decide"
-    rows[#rows + 1] = keep and row or nil
-  end
-  return rows
-end
-
 local check_impact = options.declare("hub:impact", {
-  homes = { "any", "the copier whose last pass people wait for", optional = true },
+  downtime = { "any", "what `hub.downtime` gives", optional = true },
 })
 
 --- Rows for the question before people are locked out.
 ---@async
----@param o? { homes?: runbook.Copier }
+---@param o? { downtime?: runbook.hub.Downtime }
 ---@return string[][]
 function Hub:impact(o)
   o = check_impact(o or {}, 2)
@@ -180,7 +170,7 @@ function Hub:impact(o)
     { "now", text },
     { "where", ("%s, kube-system %s"):format(self.name, self.cluster:uid()) },
   }
-  local times = rows_of_time(o.homes)
+  local times = o.downtime and o.downtime:rows() or {}
   table.move(times, 1, #times, #rows + 1, rows)
   rows[#rows + 1] = { "back", "without this computer: "
     .. self.cluster:by_hand { "-n", self.namespace, "get", "configmap", handle.FREEZE, "-o", "jsonpath={.data.README}" } }
