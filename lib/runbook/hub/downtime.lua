@@ -155,7 +155,8 @@ function Downtime:must_fit(window)
   if f.high > lasts then
     errors.raise({
       kind = "timeout", code = "EWINDOW", target = self.old.name,
-      message = ("people may be locked out for %s, and the window is %s (%s)"):format(units.duration(f.high), units.duration(lasts), f.text),
+      message = ("people may be locked out for %s, and the window is %s (%s)"):format(units.duration(f.high), units.duration(lasts),
+        f.text),
       hint = "let `converge` run again, probe fewer homes, or agree on a longer window",
     }, 2)
   end
