@@ -191,19 +191,13 @@ describe("move-hub.lua", function()
     assert.equal(0, r.code, r.err)
     local words = { "-p", "run=" .. r.err:match "(temple%-%d+): Move a hub", "--no-input", "--confirm", "set-aside=retire-hub",
       "--done", "tear-down=spec" }
-    move.from:must "echo late > /srv/homes/temple/carla/late"
-    r = runbook("run", "retire-hub.lua", table.unpack(words))
-    assert.equal(1, r.code, r.err)
-    assert.truthy(r.err:find("nobody has written to the old homes since the last copy", 1, true), r.err)
-    move.from:must "rm /srv/homes/temple/carla/late"
     move.old.cluster:kubectl { "-n", "temple", "scale", "deployment/hub", "--replicas=1" }
-    r = runbook("resume", "retire-hub-1", "--no-input")
+    r = runbook("run", "retire-hub.lua", table.unpack(words))
     assert.equal(1, r.code, r.err)
     assert.truthy(r.err:find("Deployment hub has replicas again", 1, true), r.err)
     move.old.cluster:kubectl { "-n", "temple", "scale", "deployment/hub", "--replicas=0" }
-    move.from:must "touch -r /srv/homes/temple/carla/whose.txt /srv/homes/temple/carla"
+    kubectl(move.old, "wait", "--for=delete", "pod", "-l", "component=hub", "--timeout=120s")
     r = runbook("resume", "retire-hub-1", table.unpack(words, 3))
-    print(r.err)
     assert.equal(0, r.code, r.err)
     nothing_is_left()
     assert.matches("^temple%.retired%-%d+%-%d+%-%d+\n$", move.from:must "ls /srv/homes" .. "\n")

@@ -13,6 +13,7 @@ local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local json = require "runbook.json"
+local store = require "runbook.store"
 local task = require "runbook.core.task"
 local time = require "runbook.core.time"
 local units = require "runbook.units"
@@ -210,16 +211,30 @@ local function memory(pair)
   return pair.memory
 end
 
+-- What `read` finds in this run's journal; where that knows nothing and the pair is an earlier run's, in that one's.
+local function remembered(pair, read)
+  local j = journal()
+  local found = j and read(j)
+  if found == nil and pair.of_run then
+    local earlier = store.journal(pair.of_run)
+    local ok, result = pcall(read, earlier)
+    earlier:close()
+    found = errors.check(pair.of_run, "read what it remembers", ok and { result } or nil, tostring(result))[1]
+  end
+  return found
+end
+
 --- The passes that have been made, oldest first.
 ---@param pair table
 ---@return table[]
 function record.passes(pair)
-  local j = journal()
-  if not j then
+  if not journal() then
     return memory(pair).passes
   end
-  local text = j.meta["passes " .. pair.id]
-  return text and json.decode(text) or {}
+  return remembered(pair, function(j)
+    local text = j.meta["passes " .. pair.id]
+    return text and json.decode(text) or nil
+  end) or {}
 end
 
 --- This run uses what is known of a pair: `runbook sweep` leaves it as long as the run is open.
@@ -287,9 +302,10 @@ end
 ---@param pair table
 ---@return any[][]?
 function record.survival(pair)
-  local j = journal()
-  local text = j and j.meta["survival " .. pair.id]
-  return text and json.decode(text) or memory(pair).survival
+  return remembered(pair, function(j)
+    local text = j.meta["survival " .. pair.id]
+    return text and json.decode(text) or nil
+  end) or memory(pair).survival
 end
 
 --- Keep what is known of a unit on the target. It joins the next commit.
@@ -325,15 +341,16 @@ end
 ---@param pair table
 ---@return table<string, table>
 function record.receipts(pair)
-  local j = journal()
-  if not j then
+  if not journal() then
     return memory(pair).receipts
   end
-  local found = {}
-  for _, row in ipairs(j:query("SELECT unit, data FROM receipt WHERE pair = ?", pair.id)) do
-    found[record.unit_name(row.unit)] = json.decode(row.data)
-  end
-  return found
+  return remembered(pair, function(j)
+    local found = {}
+    for _, row in ipairs(j:query("SELECT unit, data FROM receipt WHERE pair = ?", pair.id)) do
+      found[record.unit_name(row.unit)] = json.decode(row.data)
+    end
+    return next(found) and found or nil
+  end) or {}
 end
 
 --- What this step's journal says of a unit: "done" when an earlier try finished it.

@@ -237,10 +237,11 @@ end
 
 -- ---- two hubs ----
 
--- Nothing of a hub that is stopped: a look would need a pod with its claim, and only looking is allowed here.
+-- Nothing of a hub that is stopped: a look would need a pod with its claim, and only looking is allowed here. Nor of one that is
+-- closed: the choice was made, and its pod may be ending.
 local function look(hub)
   local _, replicas = hub:deployment()
-  return replicas > 0 and database.look(hub:container()) or nil
+  return replicas > 0 and not hub:freeze() and database.look(hub:container()) or nil
 end
 
 local function side(hub, choice)
@@ -256,7 +257,7 @@ end
 
 local function unread(one)
   return one.kind ~= "sqlite-pvc" and ("%s: its database is %s, and nobody looked into it"):format(one.name, one.kind)
-    or ("%s is stopped; its database is looked at when it runs, and before another is put there"):format(one.name)
+    or ("%s is closed or stopped; its database is looked at when it runs, and before another is put there"):format(one.name)
 end
 
 local check = options.declare("hub.database_evidence", {

@@ -89,10 +89,15 @@ function Hub:known_users()
   local frozen = self:freeze()
   local kept = frozen and frozen.data and frozen.data["users.json"]
   local _, replicas = self:deployment()
-  if kept and replicas == 0 then
-    return json.decode(kept)
+  if not kept then
+    return self:users()
+  elseif replicas > 0 then -- people may still come in while the hub is being closed
+    local ok, users = xpcall(self.users, errors.handler, self)
+    if ok or errors.is_cancelled(users) then
+      return ok and users or error(users, 0)
+    end
   end
-  return self:users()
+  return json.decode(kept)
 end
 
 local within = { within = { "duration", "how long ago at most", default = "30d" } }

@@ -40,6 +40,11 @@ types.register("run", {
     if not ok then
       return nil, errors.is(book) and book.message or tostring(book)
     end
+    for _, one in ipairs(book.declaration) do
+      if one[2] == "copier" then -- its passes and receipts are in that run's journal
+        book.values[one[1]].of_run = raw
+      end
+    end
     return setmetatable({ name = raw, values = book.values }, run_mt)
   end,
   show = tostring,
