@@ -2,7 +2,7 @@
 --
 --     build/runbook lua spec/run.lua FILE or directory... [busted's options]
 --
--- JOBS files run at once, by default as many as there are processors, the longest first: by how long each took the last time,
+-- JOBS files run at once, by default as many as there are processors, and one of those that take turns with clusters; the longest first: by how long each took the last time,
 -- which BUILD/spec.times tells. Those that share the clusters take turns; those of ALONE follow one by one. Each has a home of its
 -- own, and no longer than RUNBOOK_SPEC_FILE_SECONDS (default 1500). What a file printed is shown when it has ended, and only if it failed; one file
 -- alone is shown as it goes. The last line is always "N passed, N failed"; a file that crashes or hangs has failed.
@@ -18,7 +18,7 @@ local ALONE = { ["spec/ssh_core_spec.lua"] = true }
 
 -- What takes longest, where nobody has measured yet: seconds with sanitizers. Of the others, those that start machines.
 local SECONDS = {
-  copier_claim = 250, copier_same = 130,
+  move_hub = 300, copier_claim = 250, copier_same = 130,
   mover_parts = 380, mover_luck = 290, kill_walk = 230, mover = 200, mover_homes = 150, sync = 130, hub_database = 125, job = 105,
   hub_closing = 75, hub_merge = 35, place = 72, user_pods = 70, nfs_move = 55, far = 60, manifest_far = 50, ctrl_c = 47, hub_pair = 46, far_faults = 45,
   tunnel = 32, bad_luck = 31, world_hub = 30, report_move = 30, cli_run = 30, secrets = 30, oracle = 29, slowfs = 28, world_kube = 24,
@@ -59,7 +59,7 @@ end
 
 local function guess(file)
   local text = world.read(file) or ""
-  for _, word in ipairs { "world.sshd", "spec.support.lab", "spec.support.walk", "world.kube", "world.bind" } do
+  for _, word in ipairs { "world.sshd", "spec.support.lab", "spec.support.walk", "world.kube", "world.moving", "world.bind" } do
     if text:find(word, 1, true) then
       return 20
     end
@@ -168,7 +168,8 @@ local function run_all(files, options)
   local results, crowd, turns, alone = {}, {}, {}, {}
   longest_first(files)
   for _, file in ipairs(files) do
-    local shares = (world.read(file) or ""):find "world%.kube"
+    local text = world.read(file) or ""
+    local shares = text:find "world%.kube" or text:find "world%.moving"
     table.insert(ALONE[file] and alone or shares and turns or crowd, file)
   end
   local function run(file)
@@ -176,13 +177,16 @@ local function run_all(files, options)
     say(r, #files == 1)
     results[#results + 1] = r
   end
-  local workers = {}
-  for i = 1, jobs do
-    workers[i] = function()
-      while #crowd > 0 or (i == 1 and #turns > 0) do
-        run(table.remove(i == 1 and #turns > 0 and turns or crowd, 1))
+  local function working_on(list)
+    return function()
+      while #list > 0 do
+        run(table.remove(list, 1))
       end
     end
+  end
+  local workers = { working_on(turns) } -- beside the others: those mostly wait for a cluster
+  for _ = 1, jobs do
+    workers[#workers + 1] = working_on(crowd)
   end
   task.all(workers)
   task.each(alone, { limit = 1 }, run)
