@@ -2,7 +2,7 @@
 -- answers as told.
 
 local api = require "runbook.hub.api"
-local errors = require "runbook.errors"
+local complaint = require "spec.support.complaint"
 local events = require "runbook.events"
 local hubs = require "runbook.hub"
 local json = require "runbook.json"
@@ -11,13 +11,6 @@ local retry = require "runbook.retry"
 local secret = require "runbook.secret"
 local time = require "runbook.core.time"
 local world = require "spec.world"
-
-local function complaint(kind, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.equal(kind, errors.is(err) and err.kind or tostring(err), tostring(err))
-  return err
-end
 
 local function names_of(list)
   local names = {}

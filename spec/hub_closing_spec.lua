@@ -1,16 +1,9 @@
 -- A real hub in a real cluster: who is on it, who writes, and closing it so that it stays closed and opens again.
 
-local errors = require "runbook.errors"
+local complaint = require "spec.support.complaint"
 local hubs = require "runbook.hub"
 local task = require "runbook.core.task"
 local world = require "spec.world"
-
-local function complaint(kind, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.equal(kind, errors.is(err) and err.kind or tostring(err), tostring(err))
-  return err
-end
 
 describe("a hub on a cluster", function()
   local cluster, peer, hub

@@ -3,17 +3,10 @@
 local command = require "spec.support.command"
 local database = require "runbook.hub.database"
 local effect = require "runbook.effect"
-local errors = require "runbook.errors"
+local complaint = require "spec.support.complaint"
 local hubs = require "runbook.hub"
 local sqlite = require "runbook.sqlite"
 local world = require "spec.world"
-
-local function complaint(kind, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.equal(kind, errors.is(err) and err.kind or tostring(err), tostring(err))
-  return err
-end
 
 describe("JupyterHub's schemas", function()
   it("have an order, and what is none of them has no place in it", function()

@@ -1,18 +1,11 @@
 -- Two real hubs: what the new one must be given, whether it mounts what the copy fills, and what is still open.
 
-local errors = require "runbook.errors"
+local complaint = require "spec.support.complaint"
 local here = require "runbook.here"
 local hubs = require "runbook.hub"
 local ledger = require "runbook.hub.ledger"
 local secrets = require "runbook.hub.secrets"
 local world = require "spec.world"
-
-local function complaint(kind, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.equal(kind, errors.is(err) and err.kind or tostring(err), tostring(err))
-  return err
-end
 
 describe("two hubs", function()
   local cluster, old, new

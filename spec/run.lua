@@ -2,10 +2,10 @@
 --
 --     build/runbook lua spec/run.lua FILE or directory... [busted's options]
 --
--- JOBS files run at once, by default as many as there are processors, and one of those that take turns with clusters; the longest first: by how long each took the last time,
--- which BUILD/spec.times tells. Those that share the clusters take turns; those of ALONE follow one by one. Each has a home of its
--- own, and no longer than RUNBOOK_SPEC_FILE_SECONDS (default 1500). What a file printed is shown when it has ended, and only if it failed; one file
--- alone is shown as it goes. The last line is always "N passed, N failed"; a file that crashes or hangs has failed.
+-- JOBS files run at once, by default as many as there are processors, and one of those that take turns with clusters; the longest
+-- first: by how long each took the last time, which BUILD/spec.times tells. Those of ALONE follow one by one. Each has a home of its
+-- own, and no longer than RUNBOOK_SPEC_FILE_SECONDS (default 1500). What a file printed is shown when it has ended, and only if it
+-- failed; one file alone is shown as it goes. The last line is always "N passed, N failed"; a file that crashes or hangs has failed.
 
 local gate = require "runbook.core.gate"
 local process = require "runbook.core.process"

@@ -135,6 +135,22 @@ function obligation.meet_planned(session)
   session.owed = nil
 end
 
+--- Meet it when `fn` has ended, however that was.
+---@async
+---@param fn async fun(): any
+---@return any result
+function Owed:after(fn)
+  local ok, result = xpcall(fn, errors.handler)
+  if not ok and errors.is_cancelled(result) then
+    error(result, 0) -- a cancelled task waits for nothing; what is owed is met by whoever goes on
+  end
+  self:meet()
+  if not ok then
+    error(result, 0)
+  end
+  return result
+end
+
 --- The thing was never made: nothing is owed.
 ---@async
 function Owed:waive()

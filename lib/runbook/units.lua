@@ -209,6 +209,15 @@ function units.duration(seconds)
   end
 end
 
+--- "5 s to 1 min": from one duration to another.
+---@param low number   seconds
+---@param high number
+---@return string
+function units.range(low, high)
+  local a, b = units.duration(low), units.duration(high)
+  return a == b and a or ("%s to %s"):format(a, b)
+end
+
 --- A size in the largest unit that leaves a number below 1000.
 ---@param bytes number
 ---@param names string[]  of the units: bytes first, each a thousand of the one before

@@ -25,11 +25,6 @@ local function measured(passes)
   return list
 end
 
-local function range(low, high)
-  local a, b = units.duration(low), units.duration(high)
-  return a == b and a or ("%s to %s"):format(a, b)
-end
-
 --- What final pass and proof will take. Raises when nothing was measured yet.
 ---@async
 ---@param pair table
@@ -52,7 +47,7 @@ function outlook.forecast(pair)
   low, high = low + proof * (1 - SPREAD), high + proof * (1 + SPREAD)
   return {
     seconds = last.seconds + proof, low = low, high = high, pass = last.seconds, proof = proof, passes = #passes,
-    text = ("final %s, proof %s: %s"):format(units.duration(last.seconds), units.duration(proof), range(low, high)),
+    text = ("final %s, proof %s: %s"):format(units.duration(last.seconds), units.duration(proof), units.range(low, high)),
     ended = last.began, bytes = last.bytes,
   }
 end
@@ -88,7 +83,7 @@ function outlook.impact(pair, window, starts)
     rows[2] = { "forecast", "known after the first pass" }
   else
     local f = outlook.forecast(pair)
-    rows[1][2] = ("%s: %s"):format(rows[1][2], range(f.low, f.high))
+    rows[1][2] = ("%s: %s"):format(rows[1][2], units.range(f.low, f.high))
     rows[2] = { "forecast", f.text }
     rows[3] = { "", ("from %d passes; the last one sent %s"):format(f.passes, units.size(f.bytes)) }
     if window and starts then

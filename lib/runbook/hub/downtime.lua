@@ -112,11 +112,6 @@ local function parts_of(self)
   return list
 end
 
-local function range(low, high)
-  local a, b = units.duration(low), units.duration(high)
-  return a == b and a or ("%s to %s"):format(a, b)
-end
-
 --- How long, and of what that is made.
 ---@async
 ---@return { low: number, high: number, text: string, parts: runbook.hub.DowntimePart[] }
@@ -124,7 +119,7 @@ function Downtime:forecast()
   local low, high, words, parts = 0, 0, {}, parts_of(self)
   for i, part in ipairs(parts) do
     low, high = low + part.low, high + part.high
-    words[i] = ("%s %s"):format(part.name, range(part.low, part.high))
+    words[i] = ("%s %s"):format(part.name, units.range(part.low, part.high))
   end
   local manual = self.zone and self.zone.kind == "manual" and "; names are yours to change: not counted" or ""
   return { low = low, high = high, text = table.concat(words, ", ") .. manual, parts = parts }
@@ -170,7 +165,7 @@ function Downtime:rows()
   if f == nil then
     return { { "forecast", "known after the first pass" } }
   end
-  local rows = { { "forecast", range(f.low, f.high) }, { "", f.text } }
+  local rows = { { "forecast", units.range(f.low, f.high) }, { "", f.text } }
   local window = self.window
   if type(window) == "table" then
     local closes = window.starts + window.lasts

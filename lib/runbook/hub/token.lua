@@ -111,19 +111,10 @@ function token.with_made(hub, scopes, fn)
   local made = secret.new("token of " .. hub.name, digest.hex(digest.random(32)))
   local note = ("runbook %s %s"):format(task.context().run_id or "ad-hoc", digest.hex(digest.random(4)))
   local what = { cluster = hub.cluster, namespace = hub.namespace, note = note, config = config_of(hub), ends = time.utc() + LASTS }
-  local owed = removal:owe(what)
-  local ok, result = xpcall(function()
+  return removal:owe(what):after(function()
     mint(hub, made, what, scopes)
     return fn(made)
-  end, errors.handler)
-  if not ok and errors.is_cancelled(result) then
-    error(result, 0) -- a cancelled task waits for nothing; what is owed is met by whoever goes on
-  end
-  owed:meet()
-  if not ok then
-    error(result, 0)
-  end
-  return result
+  end)
 end
 
 return token

@@ -131,19 +131,10 @@ end
 function recipe.with(cluster, given, fn)
   local o = check_with(given, 2)
   local name = name_for(o)
-  local owed = removal:owe { cluster = cluster, namespace = o.namespace, name = name }
-  local ok, result = xpcall(function()
+  return removal:owe({ cluster = cluster, namespace = o.namespace, name = name }):after(function()
     make(cluster, o, name)
     return fn(place_of(cluster, o, name))
-  end, errors.handler)
-  if not ok and errors.is_cancelled(result) then
-    error(result, 0) -- a cancelled task waits for nothing; what is owed is met by whoever goes on
-  end
-  owed:meet()
-  if not ok then
-    error(result, 0)
-  end
-  return result
+  end)
 end
 
 --- Make the pod for as long as the step lasts, in a plan for as long as that does; for looks as for changes. One that is gone
