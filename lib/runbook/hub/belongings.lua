@@ -3,7 +3,7 @@
 local events = require "runbook.events"
 local handle = require "runbook.hub.handle"
 local kept = require "runbook.kube.kept"
-local storage = require "runbook.hub.storage"
+local storage = require "runbook.kube.storage"
 
 local Hub = handle.Hub
 
