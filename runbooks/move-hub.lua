@@ -33,11 +33,13 @@ local p = rb.params {
 
 local old, new, homes, zone = p.old, p.new, p.homes, p.dns
 local ledger = hub.ledger { old = old, new = new, homes = homes, names = p.names, zone = zone, leave = p.leave }
-local downtime = hub.downtime { old = old, new = new, homes = homes, zone = zone, probes = p.probes, database = p.database }
+local downtime = hub.downtime { old = old, new = new, homes = homes, zone = zone, probes = p.probes, database = p.database,
+  quiet = p.quiet }
 
--- Guards every step of the downtime: a deploy, a colleague or a user must not wake the old hub.
+-- Guards every step of the downtime: a deploy, a colleague or a user must not wake the old hub, nor have woken it meanwhile.
+local drained
 local function still_closed()
-  old:must_be_closed()
+  old:must_be_closed { since = drained }
 end
 
 rb.section "1 Set up a new hub"
@@ -50,8 +52,10 @@ rb.checks("preflight", "Look at everything before anything is changed",
       return hub.database_evidence(old, new, p.database, { lose = p.leave.database ~= nil })
     end },
     { "every user has the same directory name on both", function() return hub.same_directories(old, new) end },
+    { "the old hub mounts the directory the copy takes", function() return old:may_mount(homes.from) end },
     { "the new hub mounts the directory the copy fills", function() return new:must_mount(homes.to) end },
     { "only this hub mounts the new directory (not staging)", function() return new:must_mount_alone() end },
+    { "the new cluster has an address", function() new:ingress_address() end },
   })
 
 rb.step("carry-secrets", "Give the new hub the old one's keys and certificate", function()
@@ -88,6 +92,13 @@ rb.pause("ready", "What can be done before the downtime is done", {
 
 rb.section "4 Take down the old hub"
 
+-- Nobody uses it yet, so it costs no time of anybody's; the old one is untouched.
+rb.step("stop-new", "Close and stop the new hub, until it gets its users", function()
+  new:close()
+  new:stop_servers()
+  new:stop_hub()
+end)
+
 rb.step("freeze", "Close the old hub", {
   guard = function()
     downtime:must_fit(p.window)
@@ -102,7 +113,7 @@ end)
 
 rb.section "6 Delete all user pods"
 
-rb.step("drain", "Stop every server, then the hub", {
+drained = rb.step("drain", "Stop every server, then the hub", {
   verify = function()
     old:must_have_no_writers()              -- no pod mounts the homes any more, labelled or not
     homes:must_be_quiet(p.quiet)            -- a node may still be flushing what a stopped pod wrote
@@ -110,7 +121,7 @@ rb.step("drain", "Stop every server, then the hub", {
 }, function()
   old:stop_servers()
   rb.attach(old:logs(), "logs-of-the-old-hub.txt")
-  old:stop_hub()
+  return old:stop_hub()
 end)
 
 rb.section "5 Transfer the database"
@@ -129,12 +140,6 @@ rb.step("verify", "Prove that both ends are the same", { guard = still_closed },
   homes:verify()
   ledger:must_be_closed()
   rb.attach(homes:receipts(), "receipts.json")
-end)
-
-rb.step("stop-new", "Take the new hub down for a minute", function()
-  new:close()
-  new:stop_servers()
-  new:stop_hub()
 end)
 
 rb.step("install-database", "Give the new hub its users", { when = p.database ~= "leave" }, function()
@@ -159,7 +164,12 @@ local address = rb.step("address", "Find the new cluster's address", function()
   return new:ingress_address()
 end)
 
-rb.step("switch-names", "Point the names at the new cluster", { guard = still_closed }, function()
+rb.step("switch-names", "Point the names at the new cluster", {
+  guard = function()
+    still_closed()
+    homes:must_be_quiet()                   -- since the final copy
+  end,
+}, function()
   zone:point { names = p.names, to = address(), ttl = 60 }
   new:must_answer { names = p.names, address = address() }
 end)

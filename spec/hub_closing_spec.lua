@@ -2,6 +2,7 @@
 
 local complaint = require "spec.support.complaint"
 local hubs = require "runbook.hub"
+local starting = require "runbook.hub.starting"
 local task = require "runbook.core.task"
 local world = require "spec.world"
 
@@ -151,5 +152,17 @@ describe("a hub on a cluster", function()
     world.write(path, (kubectl("get", "configmap", "runbook-freeze", "-o", "jsonpath={.data.README}"):gsub("^[^\n]*\n", "")))
     world.must(("PATH=%s:$PATH KUBECONFIG=%s sh -e %s"):format(world.kube.kubectl:match "^(.*)/", cluster.kubeconfig, path))
     wait_for(200)
+  end)
+
+  it("says why it does not start, with its last words, instead of waiting to the end", function()
+    local hope = starting.hope
+    starting.hope = 1
+    kubectl("patch", "deployment", "hub", "--type=json", "-p",
+      [=[[{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": ["sh", "-c", "echo no such database; exit 3"]}]]=])
+    local err = complaint("exit", hub.start_hub, hub)
+    starting.hope = hope
+    assert.equal("ESTART", err.code)
+    assert.matches("does not start: CrashLoopBackOff after %d+ restart", err.message)
+    assert.matches("no such database", err.message, 1, true)
   end)
 end)

@@ -26,6 +26,7 @@ require "runbook.hub.closing"
 require "runbook.hub.probe"
 require "runbook.hub.servers"
 require "runbook.hub.settings"
+require "runbook.hub.starting"
 require "runbook.hub.storage"
 
 local hub = {}

@@ -212,17 +212,20 @@ effect.verb {
 }
 
 --- Take again what earlier processes of this run had taken and nothing has undone: a step that is done does not run again to
---- do so.
+--- do so. On the way back one that cannot be reached is said: what is near can still be undone.
 ---@async
 ---@param session table
-function lock.retake(session)
+---@param back? boolean
+function lock.retake(session, back)
   local rows = session.journal:query [[SELECT DISTINCT inverse FROM effect WHERE verb = 'lock.take' AND step IS NOT NULL
     AND state IN ('done', 'unknown') ORDER BY id]]
   for _, row in ipairs(rows) do
     local _, place, path = table.unpack(data.decode(row.inverse))
     if not held_here(session, place, path) then
       local ok, err = xpcall(hold, errors.handler, session, place, path)
-      if not ok and not errors.is(err, "missing") then -- what was locked is gone, and there is nothing to protect
+      if not ok and back and (errors.is(err, "unreachable") or errors.is(err, "timeout")) then
+        events.notice(("%s is not locked by us: %s"):format(place.name, tostring(err)), "warning")
+      elseif not ok and not errors.is(err, "missing") then -- what was locked is gone, and there is nothing to protect
         error(err, 0)
       end
     end

@@ -60,6 +60,16 @@ local function overruled(self, item)
   return false
 end
 
+-- What cannot be undone stays as it is, where somebody has said with a reason that this is settled.
+local function or_leave(settled, fn, ...)
+  local ok, err = xpcall(fn, errors.handler, ...)
+  if not ok and (errors.is_cancelled(err) or not settled) then
+    error(err, 0)
+  elseif not ok then
+    events.notice("left as it is: " .. tostring(err), "warning")
+  end
+end
+
 local function undo_effect(self, item, row, settled)
   local how, inverse = rollback.how(row)
   if how == "none" and row.state ~= "failed" and not settled then
@@ -67,7 +77,7 @@ local function undo_effect(self, item, row, settled)
       row.by_hand and "; it was: " .. row.by_hand or "")
   elseif how == "inverse" then
     local context = setmetatable({ undoes = row.id, unit = row.unit }, { __index = self:context(item, "undo") })
-    task.with_context(context, effect.call, table.unpack(inverse, 1, #inverse))
+    or_leave(settled, task.with_context, context, effect.call, table.unpack(inverse, 1, #inverse))
   end
   self.journal:move("effect", row.id, "undone")
 end
@@ -118,7 +128,7 @@ local function undo_body(self, item, row)
   local left = {}
   -- What it does is part of going back: a second try must not undo it.
   local context = setmetatable({ undoes = OF_THE_STEP }, { __index = self:context(item, "undo") })
-  task.with_context(context, item.options.undo, function()
+  or_leave(settled, task.with_context, context, item.options.undo, function()
     left = undo_effects(self, item, row, settled)
   end)
   for _, one in ipairs(effects_of(self, row.id)) do
@@ -236,7 +246,7 @@ function rollback.rollback(name, o, with_session)
     return supervisor.supervise(self, function()
       self:in_phase(nil, "clean-up", effect.outside_of_step, jobs.stop_all, self)
       self:in_phase(nil, "clean-up", obligation.meet_all, self, { scope = "step" })
-      lock.retake(self)
+      lock.retake(self, true)
       local stuck, left = work(self), 0
       if stuck == nil then
         left = self:in_phase(nil, "clean-up", obligation.meet_all, self, {})

@@ -319,11 +319,11 @@ function run.start(the_book, o)
 end
 
 -- What taking over a run is to its journal: a step before all others, and so the last that going back undoes.
-local function adopting(closed)
+local function adopting(closed, hubs)
   local adopt = require "runbook.hub.adopt"
   return {
     kind = "step", id = "adopt", title = "Take over what another machine closed", file = "runbook adopt", line = 0,
-    options = { disrupts = function() return adopt.rows(closed) end, again = true },
+    options = { disrupts = function() return adopt.rows(closed, hubs) end, again = true },
     body = function() adopt.take(closed) end,
   }
 end
@@ -365,7 +365,7 @@ function run.adopt(the_book, o)
     self.journal:move("run", "run", "start")
     identity.keep(self, identities)
     begin(self, false)
-    return drive_adoption(self, adopting(closed))
+    return drive_adoption(self, adopting(closed, hubs))
   end)
 end
 

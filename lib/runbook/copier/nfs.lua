@@ -280,7 +280,7 @@ end
 --- that changed on both sides stops it. What was cut goes on when it is called again.
 ---@async
 function Pair:back()
-  if self.owner ~= "keep" then
+  if self.owner ~= "keep" and #self:changed_since_receipts() > 0 then
     errors.raise {
       kind = "usage", code = "EOWNER",
       message = ("owners were mapped to %s; what they were is known at the source only"):format(self.owner),

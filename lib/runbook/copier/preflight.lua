@@ -2,6 +2,7 @@
 
 local ends = require "runbook.copier.ends"
 local errors = require "runbook.errors"
+local meter = require "runbook.copier.meter"
 local pass = require "runbook.copier.pass"
 local quota = require "runbook.copier.quota"
 local record = require "runbook.copier.record"
@@ -96,8 +97,23 @@ local function source_is_whole(pair, look)
   end
 end
 
+-- Once homes are proven people may be on the target, and what is new there is theirs; every pass still refuses it.
+local function is_proven(pair)
+  for _, receipt in pairs(record.receipts(pair)) do
+    if receipt.level == "hashed" or receipt.level == "scanned" then
+      return true
+    end
+  end
+  return false
+end
+
 local function target_is_ours(pair, look)
-  record.must_have_no_foreign(pair, record.foreign(pair, look.to, look.known, look.source))
+  local foreign = record.foreign(pair, look.to, look.known, look.source)
+  if #foreign > 0 and is_proven(pair) then
+    return ("%s on %s came after the proof: no pass goes on while %s there"):format(meter.of_units(foreign), tostring(pair.to),
+      #foreign == 1 and "it is" or "they are")
+  end
+  record.must_have_no_foreign(pair, foreign)
   if not look.to.there then
     return ("%s is not there yet and is made"):format(tostring(pair.to))
   elseif look.known then

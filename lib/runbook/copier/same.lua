@@ -338,7 +338,15 @@ end
 ---@return { level: "same"|"sent"|"left", at?: string }?
 function Pair:receipt(unit)
   local all = record.receipts(self)
-  return all[unit] or next(all) and { level = "sent" } or nil
+  if all[unit] or next(all) == nil then
+    return all[unit]
+  end
+  for _, receipt in pairs(all) do
+    if receipt.level == "same" then -- both clusters were seen to show one directory, and it is in that
+      return { level = "same" }
+    end
+  end
+  return { level = "sent" }
 end
 
 --- None: what people do on the new hub is on the old one's storage, and has not to be copied back.

@@ -8,10 +8,9 @@ local errors = require "runbook.errors"
 local events = require "runbook.events"
 local handle = require "runbook.hub.handle"
 local lock = require "runbook.lock"
+local task = require "runbook.core.task"
 
 local adopt = {}
-
-local READY = 900 -- seconds until the hub is up
 
 effect.verb {
   name = "hub.reopen", class = "change", repeatable = true, inverse = effect.NOT_NEEDED,
@@ -26,7 +25,7 @@ effect.verb {
       return -- it is open
     end
     hub.cluster:scale { kind = "Deployment", name = "hub", namespace = hub.namespace, replicas = tonumber(frozen.data.replicas) or 1 }
-    hub.cluster:wait { kind = "Deployment", name = "hub", namespace = hub.namespace, timeout = READY }
+    hub:wait_started()
     hub:unblock_servers()
   end,
 }
@@ -40,7 +39,7 @@ local take = effect.verb {
   body = function(hub)
     hub.cluster:lock { namespace = hub.namespace }
     hub.cluster:patch { kind = "ConfigMap", name = handle.FREEZE, namespace = hub.namespace,
-      merge = { data = { holder = lock.holder() } } }
+      merge = { data = { holder = lock.holder(), id = task.context().session.journal.meta.id } } }
   end,
 }
 
@@ -76,10 +75,19 @@ function adopt.look(hubs)
 end
 
 --- Rows for the question before it.
+---@async
 ---@param closed runbook.hub.Closed[]
+---@param hubs runbook.Hub[]  all there are
 ---@return string[][]
-function adopt.rows(closed)
+function adopt.rows(closed, hubs)
   local rows = {}
+  for _, hub in ipairs(hubs) do
+    local running = hub:freeze() == nil and #hub:server_pods() or 0
+    if running > 0 then
+      rows[#rows + 1] = { "open", ("%s, and people are on it: %d servers run. Going back opens %s beside it"):format(hub.name, running,
+        closed[1].hub.name) }
+    end
+  end
   for i, one in ipairs(closed) do
     rows[#rows + 1] = { "closed", ("%s since %s by run %s, held by %s"):format(one.hub.name, one.data.at, one.data.run, one.data.holder) }
     if i > 1 then

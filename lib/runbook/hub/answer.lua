@@ -40,7 +40,14 @@ local function complaint_about(reply, frozen)
   end
 end
 
-local function ask(hub, scheme, name, address, frozen)
+-- A front that sends everybody to TLS is one, whoever has its certificate.
+local function asks_for_tls(scheme, name, reply)
+  local to = reply.status // 100 == 3 and scheme == "http" and reply.headers.location
+  return to and to:lower():sub(1, #name + 8) == "https://" .. name:lower()
+end
+
+local ask
+function ask(hub, scheme, name, address, frozen)
   local ok, reply = xpcall(http.request, errors.handler, {
     ("%s://%s%shub/api/"):format(scheme, name, hub:settings().base_url), connect_to = address, ca = hub.ca, tries = 1,
     timeout = ONE_TRY, follow = false, proxy = "",
@@ -50,6 +57,8 @@ local function ask(hub, scheme, name, address, frozen)
       error(reply, 0)
     end
     return reply.message
+  elseif asks_for_tls(scheme, name, reply) then
+    return ask(hub, "https", name, address, frozen)
   end
   return complaint_about(reply, frozen)
 end

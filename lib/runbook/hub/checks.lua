@@ -4,6 +4,7 @@ local differences = require "runbook.hub.differences"
 local errors = require "runbook.errors"
 local handle = require "runbook.hub.handle"
 local human = require "runbook.human"
+local task = require "runbook.core.task"
 
 local Hub = handle.Hub
 
@@ -26,7 +27,15 @@ end
 
 local function is_open(hub)
   local frozen = hub:freeze()
-  if frozen then
+  local session = task.context().session
+  if frozen and session and session.journal and not handle.is_ours(frozen) then
+    errors.raise {
+      kind = "conflict", code = "EFROZEN", target = hub.name,
+      message = ("it is closed since %s, by run %s of %s"):format(frozen.data.at or "unknown", frozen.data.run or "unknown",
+        frozen.data.holder or "unknown"),
+      hint = "that run's `resume` or `rollback` goes on; where its machine is gone, `runbook adopt` takes it over",
+    }
+  elseif frozen then
     return ("it is closed since %s, by run %s"):format(frozen.data.at or "unknown", frozen.data.run or "unknown")
   end
 end

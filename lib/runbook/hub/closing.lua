@@ -13,6 +13,7 @@ local lock = require "runbook.lock"
 local options = require "runbook.options"
 local page = require "runbook.hub.page"
 local task = require "runbook.core.task"
+local steps = require "runbook.handle"
 local time = require "runbook.core.time"
 
 local Hub = handle.Hub
@@ -27,6 +28,18 @@ local function run_name()
   return session and session.journal and session.name or "ad-hoc"
 end
 
+local function run_id()
+  local session = task.context().session
+  return session and session.journal and session.journal.meta.id or "ad-hoc"
+end
+
+-- Kubernetes 1.30 and newer can say what may not start, and why; nil on older ones.
+local function policy_of(hub)
+  local ok, found = xpcall(effect.reading, errors.handler, discovery.of, hub.cluster, "admissionregistration.k8s.io/v1",
+    "ValidatingAdmissionPolicy")
+  return ok and found and ("%s-%s"):format(handle.FREEZE, hub.namespace) or nil
+end
+
 -- ---- what reopens it ----
 
 -- A backend of an Ingress, in whatever version of the API it is.
@@ -37,10 +50,20 @@ local function to_page(backend)
   return { serviceName = page.NAME, servicePort = "http" }
 end
 
+-- Merged over another port: that has a name or a number, never both.
+local function merged_port(backend)
+  local port = backend.service and backend.service.port
+  if port then
+    port.name, port.number = port.name or json.null, port.number or json.null
+  end
+  return backend
+end
+
+-- The spec as it is to be merged over what is there.
 local function each_backend(ingress, fn)
   local spec = difference.copy(ingress.spec)
   for _, key in ipairs { "defaultBackend", "backend" } do
-    spec[key] = spec[key] and fn(spec[key])
+    spec[key] = spec[key] and merged_port(fn(spec[key]))
   end
   for _, rule in ipairs(spec.rules or {}) do
     for _, path in ipairs(rule.http and rule.http.paths or {}) do
@@ -48,6 +71,10 @@ local function each_backend(ingress, fn)
     end
   end
   return spec
+end
+
+local function as_it_is(backend)
+  return backend
 end
 
 local function leads_to_page(ingress)
@@ -79,8 +106,15 @@ local function proxy_of(hub)
   return service
 end
 
+-- Of an Ingress what a closing changes.
+local function spec_to_merge(ingress)
+  local spec = each_backend(ingress, as_it_is)
+  return { rules = spec.rules, defaultBackend = spec.defaultBackend, backend = spec.backend }
+end
+
 -- What a person types to open the hub without us, in order.
 local function lines_of(hub, ingress, service)
+  local policy = policy_of(hub)
   local function kubectl(...)
     return hub.cluster:by_hand { "-n", hub.namespace, ... }
   end
@@ -90,9 +124,12 @@ local function lines_of(hub, ingress, service)
     kubectl("scale", "deployment/hub", "--replicas=1"),
     kubectl("rollout", "status", "deployment/hub"),
   }
+  if policy then
+    lines[#lines + 1] = hub.cluster:by_hand { "delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", policy,
+      "--ignore-not-found" }
+  end
   if ingress then
-    lines[#lines + 1] = kubectl("patch", "ingress", "jupyterhub", "--type", "merge", "-p", json.encode { spec = {
-      rules = ingress.spec.rules, defaultBackend = ingress.spec.defaultBackend, backend = ingress.spec.backend } })
+    lines[#lines + 1] = kubectl("patch", "ingress", "jupyterhub", "--type", "merge", "-p", json.encode { spec = spec_to_merge(ingress) })
   elseif service then
     lines[#lines + 1] = kubectl("patch", "service", "proxy-public", "--type", "json", "-p",
       json.encode(json.array { { op = "replace", path = "/spec/selector", value = service.spec.selector } }))
@@ -107,7 +144,7 @@ end
 -- Who is in the database: it cannot be read any more when the hub is stopped.
 local function names_of_users(hub, replicas)
   local list = json.array {}
-  if replicas > 0 and hub:settings().database == "sqlite-pvc" then
+  if replicas > 0 then
     for i, person in ipairs(hub:users()) do
       list[i] = { id = person.id, name = person.name }
     end
@@ -121,7 +158,7 @@ local function leave_the_way_back(hub)
   local found = hub:freeze()
   if found then
     local owner = found.data and found.data.run
-    if owner ~= run_name() then
+    if not handle.is_ours(found) then
       errors.raise {
         kind = "conflict", code = "EFROZEN", target = hub.name,
         message = ("it is closed already, by run %s since %s"):format(owner or "unknown", found.data and found.data.at or "unknown"),
@@ -139,6 +176,7 @@ local function leave_the_way_back(hub)
     data = {
       README = lines_of(hub, ingress, service),
       run = run_name(),
+      id = run_id(),
       holder = lock.holder(),
       at = os.date("!%Y-%m-%dT%H:%M:%SZ", math.floor(time.utc())),
       ["front.json"] = json.encode(difference.strip(ingress or service)),
@@ -175,9 +213,19 @@ local function block_by_quota(hub)
   end }
 end
 
--- Kubernetes 1.30 and newer can say what it is that may not start, and why.
-local function block_by_policy(hub)
-  local name = ("%s-%s"):format(handle.FREEZE, hub.namespace)
+-- They belong to the whole cluster; a quota takes rights in the hub's namespace only.
+local function may_make_policies(hub)
+  for _, resource in ipairs { "validatingadmissionpolicies", "validatingadmissionpolicybindings" } do
+    for _, verb in ipairs { "get", "patch", "delete" } do
+      if not hub.cluster:can { verb, resource } then
+        return false
+      end
+    end
+  end
+  return true
+end
+
+local function block_by_policy(hub, name)
   hub.cluster:apply { {
     apiVersion = "admissionregistration.k8s.io/v1", kind = "ValidatingAdmissionPolicy", metadata = { name = name },
     spec = {
@@ -195,12 +243,6 @@ local function block_by_policy(hub)
   } }
 end
 
-local function has_policies(hub)
-  local ok, found = xpcall(effect.reading, errors.handler, discovery.of, hub.cluster, "admissionregistration.k8s.io/v1",
-    "ValidatingAdmissionPolicy")
-  return ok and found ~= nil
-end
-
 -- The page stands before anything is closed, so that closing is one change.
 local function put_up_page(hub, text)
   local deployment, _, own = hub:deployment()
@@ -214,8 +256,9 @@ end
 function Hub:block_servers()
   leave_the_way_back(self)
   put_up_page(self)
-  if has_policies(self) then
-    block_by_policy(self)
+  local policy = policy_of(self)
+  if policy and may_make_policies(self) then
+    block_by_policy(self, policy)
   else
     block_by_quota(self)
   end
@@ -286,9 +329,29 @@ local function opened(hub, problems)
   end
 end
 
---- Raises, with who did it, when the hub is open again or starting: a deployment by CI, a colleague, or a user's server.
+local check_closed = options.declare("hub:must_be_closed", {
+  since = { "any", "what `stop_hub` returned, or the handle of the step that did: nobody may have touched the hub since", optional = true },
+})
+
+-- Somebody opened it and closed it again: what people did meanwhile was copied by nobody.
+local function touched_since(hub, deployment, since)
+  local was, now = steps.resolve(since), deployment.metadata.generation
+  if was and not effect.planning() and was ~= now then
+    errors.raise {
+      kind = "conflict", code = "ETOUCHED", target = hub.name,
+      message = ("Deployment hub was changed since the hub was stopped%s: people may have worked there meanwhile"):format(
+        last_change(deployment)),
+      hint = "have it all done again: runbook resume --again drain --again save-database --again final --again verify",
+    }
+  end
+end
+
+--- Raises, with who did it, when the hub is open again or starting: a deployment by CI, a colleague, or a user's server; with
+--- `since`, when it was meanwhile.
 ---@async
-function Hub:must_be_closed()
+---@param o? { since?: any }
+function Hub:must_be_closed(o)
+  o = check_closed(o or {}, 2)
   local problems, frozen = {}, self:freeze()
   if not frozen and effect.planning() then
     return -- what closes it is planned as well
@@ -307,9 +370,11 @@ function Hub:must_be_closed()
     errors.raise {
       kind = "conflict", code = "EOPENED", target = self.name,
       message = "somebody opened it while it has to be closed: " .. table.concat(problems, "; "),
-      hint = "find out who deploys to it (CI, mostly) and stop that; then close it again with `runbook resume --again freeze`",
+      hint = "find out who deploys to it (CI, mostly) and stop that; then close it again: "
+        .. "`runbook resume --again freeze --again drain`, and what follows these",
     }
   end
+  touched_since(self, deployment, o.since)
 end
 
 -- After the document's way.
@@ -328,7 +393,8 @@ function Hub:unblock_servers()
   if found and found.data["front.json"] then
     local front = json.decode(found.data["front.json"])
     if front.kind == "Ingress" then
-      self.cluster:patch { kind = "Ingress", name = "jupyterhub", namespace = self.namespace, merge = { spec = front.spec } }
+      self.cluster:patch { kind = "Ingress", name = "jupyterhub", namespace = self.namespace,
+        merge = { spec = each_backend(front, as_it_is) } }
     else
       self.cluster:patch { kind = "Service", name = "proxy-public", namespace = self.namespace, json = json.array {
         { op = "replace", path = "/spec/selector", value = front.spec.selector },
@@ -343,10 +409,14 @@ end
 --- stopped stays so, and nothing says any more how to open it.
 ---@async
 function Hub:forget_closing()
-  if has_policies(self) then
-    local name = ("%s-%s"):format(handle.FREEZE, self.namespace)
-    self.cluster:delete { kind = "ValidatingAdmissionPolicyBinding", name = name }
-    self.cluster:delete { kind = "ValidatingAdmissionPolicy", name = name }
+  local policy = policy_of(self)
+  for _, kind in ipairs(policy and { "ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy" } or {}) do
+    local ok, found = xpcall(self.cluster.find, errors.handler, self.cluster, { kind = kind, name = policy })
+    if ok and found then
+      self.cluster:delete { kind = kind, name = policy }
+    elseif not ok and not errors.is(found, "refused") then -- who may not even look has made none
+      error(found, 0)
+    end
   end
   for _, one in ipairs {
     { "ResourceQuota", handle.FREEZE }, { "Deployment", page.NAME }, { "Service", page.NAME }, { "ConfigMap", page.NAME },

@@ -68,6 +68,7 @@ local check_downtime = options.declare("hub.downtime", {
   zone = { "any", "whose names are switched", optional = true },
   probes = { "list", "users whose homes are opened before", default = {} },
   database = { "string", "copy, merge or leave", default = "copy" },
+  quiet = { "duration", "how long nothing may change at the old homes before the last pass", default = 0 },
 })
 
 --- How long a move will lock people out. Nothing is read before it is asked.
@@ -98,12 +99,14 @@ local function parts_of(self)
   local hub_low, hub_high = ends(grace_of(hub))
   add("drain", (#servers > 0 and low or 0) + hub_low, (#servers > 0 and high or 0) + hub_high)
   local homes = self.homes:forecast()
+  if self.quiet > 0 then -- and a look at all of the source before and after it; it may have to begin again
+    add("quiet", self.quiet, 2 * (self.quiet + (homes.proof or 0)))
+  end
   add("homes", homes.low, homes.high)
   if self.database ~= "leave" then -- out and in, each by a pod that has to start
     add("database", 2 * COPY[1], 2 * (COPY[2] + starts))
   end
-  low, high = ends(grace_of(there))
-  add("new hub", low + starts / 2, high + starts * 2)
+  add("start", starts / 2, starts * 2)
   if #self.probes > 0 then
     local rounds = math.ceil(#self.probes / AT_ONCE)
     add("probes", PROBE[1] * rounds, PROBE[2] * rounds)

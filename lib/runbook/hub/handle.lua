@@ -3,6 +3,7 @@
 local errors = require "runbook.errors"
 local kube = require "runbook.kube"
 local options = require "runbook.options"
+local task = require "runbook.core.task"
 
 local handle = {}
 
@@ -118,6 +119,16 @@ end
 ---@return table? config_map
 function Hub:freeze()
   return self:find("ConfigMap", handle.FREEZE)
+end
+
+--- Did this run write what a closing left? Another machine's run may have the same name.
+---@param frozen table  the ConfigMap
+---@return boolean
+function handle.is_ours(frozen)
+  local session = task.context().session
+  local meta = session and session.journal and session.journal.meta
+  local data = frozen.data or {}
+  return data.run == (meta and session.name or "ad-hoc") and (data.id == nil or data.id == (meta and meta.id or "ad-hoc"))
 end
 
 return handle

@@ -42,6 +42,8 @@ local function of_user(user, facts)
     return "good", "its home is in storage that both clusters mount"
   elseif PROVEN[level] or level == "sent" and facts.enough == "sent" then
     return "good", "home " .. level
+  elseif not level and facts.enough == "sent" and next(facts.receipts) then
+    return "known", "its home is new since the last pass; the final one brings it"
   end
   return "open", level and "its home was sent and is not proven" or "its home is not at the target"
 end
@@ -134,6 +136,22 @@ local function homes_of(self)
   return homes, levels
 end
 
+-- Of many users somebody has a home. Where none has, the copy takes another directory than the hub's, and all would be well.
+local function must_be_their_homes(self, users, homes)
+  for _, user in ipairs(users) do
+    if homes[user.directory] then
+      return
+    end
+  end
+  if #users > 0 then
+    errors.raise {
+      kind = "conflict", code = "ESOURCE", target = self.old.name,
+      message = ("none of %s has a home in %s"):format(human.plural(#users, "user"), tostring(self.homes.from or self.homes)),
+      hint = "does the copy take the directory that this hub mounts, and does the slug scheme of its spawner make these names?",
+    }
+  end
+end
+
 -- Where a name leads by the servers of its zone: addresses, or the name of a load balancer and the addresses that has.
 local addresses_of
 
@@ -212,8 +230,10 @@ local check_rows = options.declare("ledger", {
 function Ledger:rows(o)
   o = check_rows(o or {}, 2)
   local homes, levels = homes_of(self)
+  local users = users_of(self)
+  must_be_their_homes(self, users, homes)
   local rows = ledger.classify({
-    users = users_of(self), homes = homes, receipts = levels, names = names_of(self),
+    users = users, homes = homes, receipts = levels, names = names_of(self),
     secrets = secrets.missing(self.old, self.new), prometheus = prometheus_of(self),
     enough = o.homes,
   }, self.leave)

@@ -60,12 +60,17 @@ function Hub:must_show_home(user, receipt)
   local mount = self:settings().storage.mount
   self:with_api({ scopes = { "list:users", "read:servers", api.STARTING }, make_token = true }, function(client)
     client:start_server(user)
-    local count = effect.wait("look what is at home", function()
+    local ok, count = xpcall(effect.wait, errors.handler, "look what is at home", function()
       local place = self.cluster:container { pod = pod_of(self, user).metadata.name, namespace = self.namespace }
       return must_hold(self, user, receipt, place:query { "python3", "-c", COUNT, mount })
     end)
-    client:stop_server(user)
-    if not effect.planning() then
+    if not ok and errors.is_cancelled(count) then
+      error(count, 0)
+    end
+    client:stop_server(user) -- whatever was found
+    if not ok then
+      error(count, 0)
+    elseif not effect.planning() then
       events.notice(("%s's home shows %s"):format(user, human.plural(count, "name")))
     end
   end)

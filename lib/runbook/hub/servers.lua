@@ -24,7 +24,6 @@ local servers = {}
 local PODS = "component=singleuser-server"
 local POLL = 5 -- seconds between two looks at running servers
 local ENDING = 600 -- seconds that servers and the hub may take to end
-local STARTING = 900 -- seconds; a volume may have to be attached, and the database upgraded
 local SHOWN = 4
 local BUSY_WITHIN = 600 -- seconds since somebody was active, for people to be called busy
 
@@ -119,7 +118,7 @@ end
 ---@return string[] directories
 function Hub:recently_active(o)
   local since, people = time.utc() - check_recent(o, 2).within, {}
-  for _, person in ipairs(self:users()) do
+  for _, person in ipairs(self:known_users()) do
     if person.active and person.active >= since then
       people[#people + 1] = person
     end
@@ -134,7 +133,7 @@ end
 ---@return string[] directories
 function Hub:not_recently_active(o)
   local since, people = time.utc() - check_others(o, 2).within, {}
-  for _, person in ipairs(self:users()) do
+  for _, person in ipairs(self:known_users()) do
     if not person.active or person.active < since then
       people[#people + 1] = person
     end
@@ -153,11 +152,12 @@ local check_impact = options.declare("hub:impact", {
 function Hub:impact(o)
   o = check_impact(o or {}, 2)
   local running, users, busy = 0, 0, {}
-  for _, person in ipairs(self:users()) do
-    running = running + person.running
-    users = users + (person.running > 0 and 1 or 0)
+  for _, person in ipairs(self:known_users()) do
+    local own = person.running or 0
+    running = running + own
+    users = users + (own > 0 and 1 or 0)
     local ago = person.active and time.utc() - person.active
-    if person.running > 0 and ago and ago < BUSY_WITHIN then
+    if own > 0 and ago and ago < BUSY_WITHIN then
       busy[#busy + 1] = { name = person.name, ago = ago }
     end
   end
@@ -300,24 +300,13 @@ end
 
 --- Stop the hub and wait until its pod is gone.
 ---@async
+---@return integer? since  for `must_be_closed`; nothing in a plan
 function Hub:stop_hub()
   self.cluster:scale { kind = "Deployment", name = "hub", namespace = self.namespace, replicas = 0 }
   self:wait_stopped()
-end
-
-local check_start = options.declare("hub:start_hub", {
-  servers = { "string", "`blocked`: people see the page until `unblock_servers`", choices = { "allowed", "blocked" }, default = "allowed" },
-})
-
---- Start the hub and wait until it is ready.
----@async
----@param o? { servers: "allowed"|"blocked" }
-function Hub:start_hub(o)
-  if check_start(o or {}, 2).servers == "blocked" then
-    self:close()
+  if not effect.planning() then
+    return (self:deployment()).metadata.generation
   end
-  self.cluster:scale { kind = "Deployment", name = "hub", namespace = self.namespace, replicas = 1 }
-  self.cluster:wait { kind = "Deployment", name = "hub", namespace = self.namespace, timeout = STARTING }
 end
 
 --- Raises unless the hub answers that it is well; asked through the API server, so that it makes no difference whether people
@@ -341,10 +330,16 @@ end
 function Hub:logs()
   local texts = {}
   for _, pod in ipairs(self.cluster:list { kind = "Pod", namespace = self.namespace, labels = "app=jupyterhub" }) do
-    if (pod.metadata.labels or {}).component ~= "singleuser-server" then
+    local component = (pod.metadata.labels or {}).component
+    if component == "hub" or component == "proxy" then
       for _, container in ipairs(pod.spec.containers) do
+        local ok, text = xpcall(self.cluster.logs, errors.handler, self.cluster, { pod = pod.metadata.name, container = container.name,
+          namespace = self.namespace })
+        if not ok and errors.is_cancelled(text) then
+          error(text, 0)
+        end
         texts[#texts + 1] = ("==> %s, container %s"):format(pod.metadata.name, container.name)
-        texts[#texts + 1] = self.cluster:logs { pod = pod.metadata.name, container = container.name, namespace = self.namespace }
+        texts[#texts + 1] = ok and text or "not readable: " .. tostring(text)
       end
     end
   end

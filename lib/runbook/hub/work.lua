@@ -15,7 +15,7 @@ end
 -- Users that only the new hub knows; nil when that cannot be read any more.
 local function new_users(old, new)
   local _, replicas = new:deployment()
-  if replicas == 0 and not new:freeze() then
+  if replicas == 0 then -- what a closing kept of its users is from before they came
     return nil
   end
   local known, list = {}, {}
@@ -42,7 +42,8 @@ local check_since = options.declare("hub.work_since", {
 function work.since(o)
   o = check_since(o, 2)
   local changed, users = o.homes:changed_since_receipts(), new_users(o.old, o.new)
-  if #changed == 0 and users and #users == 0 then
+  local running = #o.new:server_pods()
+  if #changed == 0 and users and #users == 0 and running == 0 then
     return nil
   end
   local lost = users == nil and ("not known: %s is stopped"):format(o.new.name)
@@ -50,6 +51,8 @@ function work.since(o)
     or ("%s will be unknown again: %s"):format(human.plural(#users, "new user"), shown(users))
   return {
     { "who", ("everyone on %s, until %s is open again"):format(o.new.name, o.old.name) },
+    { "now", running == 0 and "nobody's server runs"
+      or ("%s stopped"):format(human.plural(running, "running server is", "running servers are")) },
     { "homes", #changed == 0 and "none has changed since its receipt"
       or ("%s changed since the receipts, copied back first: %s"):format(human.plural(#changed, "home"), shown(changed)) },
     { "database", ("%s is opened with its own, as it was; %s"):format(o.old.name, lost) },

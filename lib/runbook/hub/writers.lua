@@ -161,6 +161,21 @@ function Hub:must_mount(dir)
   stop "those are two directories"
 end
 
+--- For preflight: what speaks against this directory being the hub's homes, as something to know: an old server may be reached by
+--- ways that look like another one. Whether anybody's home is in it at all is for the ledger.
+---@async
+---@param dir runbook.Dir  where the copy comes from
+---@return string? to_know
+function Hub:may_mount(dir)
+  local ok, said = xpcall(self.must_mount, errors.handler, self, dir)
+  if ok or errors.is(said, "missing") then
+    return said and tostring(said)
+  elseif not errors.is(said, "conflict") then
+    error(said, 0)
+  end
+  return said.message:gsub("the copy fills", "the copy takes")
+end
+
 -- Namespaces whose volumes hold this directory, or one above or below it.
 local function sharers(hub, place)
   local found = {}

@@ -31,7 +31,7 @@ table.move(cluster.fields, 1, #cluster.fields, #fields + 1, fields)
 
 types.register("hub", {
   help = "a hub: a context of kubeconfig and a namespace",
-  pinned = true,
+  pinned = { "context", "cluster", "kubeconfig", "in_cluster", "namespace" },
   parse = function(raw, at)
     if not types.is_map(raw) then
       return nil, units.quote(raw) .. ": a hub is expected, like {context: temple-eks, namespace: prod}"
