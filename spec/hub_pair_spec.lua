@@ -83,6 +83,13 @@ describe("two hubs", function()
     cluster:kubectl { "delete", "pv", "staging-homes" }
   end)
 
+  it("have a ledger that refuses homes of another hub", function()
+    local book = ledger.new { old = old, new = new, homes = copier({ "somebody", "else" }, {}), names = {} }
+    local err = complaint("conflict", book.must_be_closed, book)
+    assert.equal("ESOURCE", err.code)
+    assert.matches("none of 4 users has a home in", err.message, 1, true)
+  end)
+
   it("have a ledger that is closed when every home is proven", function()
     local homes = { "carla", "user-2d17", "alice-40uni-2eedu", "_shared" }
     local receipts = { carla = "hashed", ["user-2d17"] = "hashed" }

@@ -80,4 +80,17 @@ describe("a rollback", function()
     assert.equal(0, code, runs.last_error(seen))
     assert.same({ b = 1, c = 1 }, world.made)
   end)
+
+  it("leaves what cannot be undone, when somebody says so with a reason, and goes on", function()
+    assert.equal(0, (runs.start [[
+      rb.step("a", "A", function() toy.make "a" end)
+      rb.step("b", "B", function() toy.make "b" end)
+    ]]))
+    world.fail.unb = "exit"
+    assert.equal(4, (runs.rollback()))
+    assert.same({ a = 1, b = 1 }, world.made)
+    local code, seen = runs.rollback { overrule = { { id = "b", reason = "its cluster is gone" } } }
+    assert.equal(0, code, runs.last_error(seen))
+    assert.same({ b = 1 }, world.made)
+  end)
 end)
