@@ -21,6 +21,7 @@ build_images() {
 	without 'perl*' 'libperl*' systemd 'libsystemd-shared*' udev debconf dpkg ucf adduser login passwd util-linux 'init-*'
 	unpack "$work/tools" "$work/packages"
 	ln -sf dash "$work/tools/usr/bin/sh"
+	ln -sf mawk "$work/tools/usr/bin/awk" # which is for alternatives to say
 	ln -sf python3.11 "$work/tools/usr/bin/python3"
 	accounts "$work/tools"
 	printf '%s\n' 'HostKey /tmp/host_key' 'UsePAM no' 'PermitRootLogin prohibit-password' 'StrictModes no' \
