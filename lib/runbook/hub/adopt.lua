@@ -7,6 +7,7 @@ local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local handle = require "runbook.hub.handle"
+local json = require "runbook.json"
 local lock = require "runbook.lock"
 local task = require "runbook.core.task"
 
@@ -46,8 +47,9 @@ local take = effect.verb {
 ---@class runbook.hub.Closed
 ---@field hub runbook.Hub
 ---@field data table  of its ConfigMap
+---@field users integer  when it was closed
 
---- Which of these hubs are closed, the one that was closed first in front. Raises when they were closed by several runs, or none is.
+--- Which of these hubs are closed, the one that people were on in front: going back opens that. Raises when they were closed by several runs, or none is.
 ---@async
 ---@param hubs runbook.Hub[]
 ---@return runbook.hub.Closed[]
@@ -64,7 +66,15 @@ function adopt.look(hubs)
     errors.raise { kind = "missing", code = "EOPEN", message = "none of these hubs is closed by a run; there is nothing to take over",
       hint = "`runbook run` begins a new one" }
   end
-  table.sort(list, function(a, b) return a.data.at < b.data.at end)
+  for _, one in ipairs(list) do
+    one.users = #json.decode(one.data["users.json"] or "[]")
+  end
+  table.sort(list, function(a, b)
+    if a.users ~= b.users then
+      return a.users > b.users
+    end
+    return a.data.at < b.data.at
+  end)
   for _, one in ipairs(list) do
     if one.data.run ~= list[1].data.run then
       errors.raise { kind = "conflict", message = ("%s was closed by run %s, and %s by run %s"):format(list[1].hub.name, list[1].data.run,
