@@ -341,12 +341,8 @@ function Pair:receipt(unit)
   if all[unit] or next(all) == nil then
     return all[unit]
   end
-  for _, receipt in pairs(all) do
-    if receipt.level == "same" then -- both clusters were seen to show one directory, and it is in that
-      return { level = "same" }
-    end
-  end
-  return { level = "sent" }
+  -- after the move it is in the directory that both clusters were seen to show
+  return { level = self.of_run and "same" or "sent" }
 end
 
 --- None: what people do on the new hub is on the old one's storage, and has not to be copied back.
