@@ -115,7 +115,9 @@ end
 function adopt.take(closed)
   for i, one in ipairs(closed) do
     take(one.hub, { reopens = i == 1 })
-    events.notice(("%s is this run's now"):format(one.hub.name))
+    events.notice(i == 1 and ("%s is this run's now"):format(one.hub.name)
+      or ("%s is this run's now, and stays closed when it goes back; what opens it then: %s"):format(one.hub.name,
+        one.hub.cluster:by_hand { "-n", one.hub.namespace, "get", "configmap", handle.FREEZE, "-o", "jsonpath={.data.README}" }))
   end
 end
 
