@@ -164,7 +164,7 @@ local function look(self)
     read_log(self, log, now)
     since = math.max(since, log.since, self.unsure or 0)
   end
-  self.speaks = self.speaks or speaks(self, logs[1])
+  self.speaks = self.speaks or logs[1].container == "page" or speaks(self, logs[1]) -- our page writes a line for everybody who comes
   if not self.speaks then
     return nil, ("the log of %s has no line in the form that ingress-nginx writes by itself"):format(logs[1].pod)
   end
