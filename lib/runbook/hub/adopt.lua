@@ -49,7 +49,8 @@ local take = effect.verb {
 ---@field data table  of its ConfigMap
 ---@field users integer  when it was closed
 
---- Which of these hubs are closed, the one that people were on in front: going back opens that. Raises when they were closed by several runs, or none is.
+--- Which of these hubs are closed, the one that people were on in front: going back opens that. Raises when they were closed by
+--- several runs, or none is.
 ---@async
 ---@param hubs runbook.Hub[]
 ---@return runbook.hub.Closed[]

@@ -38,17 +38,12 @@ local function hub_pods(hub)
   return hub.cluster:list { kind = "Pod", namespace = hub.namespace, labels = "app=jupyterhub,component=hub" }
 end
 
-local function seconds_of(text)
-  local y, m, d, h, min, s = (text or ""):match "^(%d+)-(%d+)-(%d+)T(%d+):(%d+):(%d+)"
-  return y and os.time { year = y, month = m, day = d, hour = h, min = min, sec = s } or nil
-end
-
 -- Seconds from a pod's start to its being ready; nil where it has not been.
 local function start_of(pods)
   for _, pod in ipairs(pods) do
-    local began = seconds_of(pod.status.startTime)
+    local began = pod.status.startTime and units.parse_time(pod.status.startTime)
     for _, condition in ipairs(pod.status.conditions or {}) do
-      local ready = condition.type == "Ready" and condition.status == "True" and seconds_of(condition.lastTransitionTime)
+      local ready = condition.type == "Ready" and condition.status == "True" and units.parse_time(condition.lastTransitionTime)
       if began and ready then
         return math.max(1, ready - began)
       end

@@ -173,7 +173,7 @@ function Hub:may_mount(dir)
   elseif not errors.is(said, "conflict") then
     error(said, 0)
   end
-  return said.message:gsub("the copy fills", "the copy takes")
+  return (said.message:gsub("the copy fills", "the copy takes"))
 end
 
 -- Namespaces whose volumes hold this directory, or one above or below it.
