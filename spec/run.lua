@@ -25,6 +25,7 @@ local SECONDS = {
   kube = 22, hub_api = 90, active_users = 110, hub_watch = 80,
 }
 
+local WIDEST = 300 -- bytes of what a failed test said, where the failed ones are listed
 local SLOW = 20 -- seconds after which a file is named at the end
 local times_path = world.build .. "/spec.times"
 local longest = tonumber(os.getenv "RUNBOOK_SPEC_FILE_SECONDS") or 1500
@@ -193,6 +194,16 @@ local function run_all(files, options)
   return results
 end
 
+-- What failed in a file, a line for each, from what busted's handler prints: "Failure -> file @ line", the test's name, what it said.
+local function failures_of(r)
+  local found = {}
+  for where, name, said in (r.output .. "\n"):gmatch "%f[^\n\0]%u%l+ %-> ([^\n]+)\n([^\n]*)\n([^\n]*)" do
+    local line = where:find " @ %d+$" and ("%s: %s"):format(name, said) or where -- a file that does not load has no test
+    found[#found + 1] = ("  %s\n"):format(line:sub(1, WIDEST))
+  end
+  return table.concat(found) .. (r.why and ("  %s\n"):format(r.why) or "")
+end
+
 local function closing_lines(results, began)
   local passed, failed, working = 0, 0, 0
   table.sort(results, function(a, b) return a.seconds > b.seconds end)
@@ -205,7 +216,7 @@ local function closing_lines(results, began)
   end
   for _, r in ipairs(results) do
     if r.failed > 0 then
-      io.stdout:write(("failed: %s\n"):format(r.file))
+      io.stdout:write(("failed: %s\n%s"):format(r.file, failures_of(r)))
     end
   end
   if #results > 1 then

@@ -31,7 +31,7 @@ describe("the suite", function()
     local code, out = suite { ["a_spec.lua"] = GOOD, ["b_spec.lua"] = GOOD .. 'it("is bad", function() error "because" end)' }
     assert.equal(1, code, out)
     assert.matches("\n== b_spec.lua\n.-is bad\n[^\n]*because.-\n +%d+ s  b_spec.lua  1 passed, 1 FAILED\n", out)
-    assert.matches("\nfailed: b_spec.lua\n[^\n]+\n2 passed, 1 failed\n$", out)
+    assert.matches("\nfailed: b_spec.lua\n  is bad: [^\n]*because\n[^\n]+\n2 passed, 1 failed\n$", out)
     assert.is_nil(out:find("== a_spec", 1, true))
   end)
 
@@ -49,7 +49,7 @@ describe("the suite", function()
     assert.matches("\n1 passed, 5 failed\n$", out)
     assert.matches("empty_spec.lua  0 passed, 1 FAILED\n", out, 1, true)
     for _, name in ipairs { "crash", "leave", "hang", "syntax", "empty" } do
-      assert.matches("\nfailed: " .. name .. "_spec.lua\n", out)
+      assert.matches("\nfailed: " .. name .. "_spec.lua\n  %w", out)
     end
   end)
 
