@@ -54,8 +54,8 @@ rb.checks("preflight", "Look at everything before anything is changed",
     { "every user has the same directory name on both", function() return hub.same_directories(old, new) end },
     { "the old hub mounts the directory the copy takes", function() return old:may_mount(homes.from) end },
     { "the new hub mounts the directory the copy fills", function() return new:must_mount(homes.to) end },
-    { "only this hub mounts the new directory (not staging)", function() return new:must_mount_alone() end },
-    { "the new cluster has an address", function() new:ingress_address() end },
+    { "only this hub mounts the new directory (not staging)", function() return new:must_mount_alone { but = old } end },
+    { "the new cluster has an address", function() new:ingress_address { within = "10s" } end },
   })
 
 rb.step("carry-secrets", "Give the new hub the old one's keys and certificate", function()
@@ -161,7 +161,7 @@ end)
 rb.section "8 Transfer DNS"
 
 local address = rb.step("address", "Find the new cluster's address", function()
-  return new:ingress_address()
+  return new:ingress_address { within = "1m" } -- it had one before anybody was locked out
 end)
 
 rb.step("switch-names", "Point the names at the new cluster", {

@@ -14,6 +14,7 @@ local runs = require "spec.support.runs"
 local secret = require "runbook.secret"
 local task = require "runbook.task"
 local time = require "runbook.core.time"
+local wait = require "runbook.kube.wait"
 
 local function complaint(fn, ...)
   local ok, err = pcall(fn, ...)
@@ -279,6 +280,13 @@ for peer_name in pairs(clusters.both) do
       assert.equal("timeout", err.kind)
       assert.matches("Deployment web in " .. ns .. " is not ready after 0.5 s", err.message, 1, true)
       assert.matches("Pod web%-.-: container c: %a+Image%a+", err.message)
+      local hope = wait.hope
+      wait.hope = 0.5
+      finally(function() wait.hope = hope end)
+      local pod = c:list({ "Pod", namespace = ns, labels = { app = "web" } })[1].metadata.name
+      err = complaint(c.wait, c, { "Pod", pod, namespace = ns, condition = "Ready", timeout = 600 })
+      assert.equal("exit", err.kind)
+      assert.matches("is not Ready: it does not start: %a+Image%a+", err.message)
       c:delete { "Deployment", "web", namespace = ns }
     end)
 

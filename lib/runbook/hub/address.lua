@@ -1,13 +1,14 @@
 --- Where people's names have to lead: the address of the load balancer in front of a hub.
 
+local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local handle = require "runbook.hub.handle"
+local happened = require "runbook.kube.events"
+local options = require "runbook.options"
 
 local Hub = handle.Hub
 
 local address = {}
-
-local PATIENCE = 900 -- seconds; some clouds take ten minutes for a load balancer
 
 -- Services that charts call so.
 local USUAL = {
@@ -38,11 +39,17 @@ local function service_of(hub)
   end
 end
 
+local check_address = options.declare("hub:ingress_address", {
+  within = { "duration", "how long the cloud may take to make it", default = "15m" },
+})
+
 --- The address that names have to lead to: an IP address, or the name of a load balancer (then the record is a CNAME). Waits
---- while the cloud is making it; raises kind `timeout` with the Service's events when it never comes.
+--- while the cloud is making it; raises kind `timeout` with the Service's events when it does not come.
 ---@async
+---@param o? { within: string|number }
 ---@return string
-function Hub:ingress_address()
+function Hub:ingress_address(o)
+  o = check_address(o or {}, 2)
   local ingress = not self.ingress and self:find("Ingress", "jupyterhub")
   local known = of_status(ingress)
   if known then
@@ -55,9 +62,15 @@ function Hub:ingress_address()
       hint = "name it below the hub: `ingress: {service: NAME, namespace: NAMESPACE}`",
     }
   end
-  local service = self.cluster:wait { kind = "Service", name = name, namespace = namespace, timeout = PATIENCE, is = function(object)
-    return of_status(object) ~= nil or "it has no address yet"
-  end }
+  local service = self.cluster:get { kind = "Service", name = name, namespace = namespace }
+  if of_status(service) == nil and effect.planning() then -- which waits for nothing
+    errors.raise { kind = "missing", target = self.name, message = table.concat({ ("Service %s/%s has no address yet"):format(namespace,
+      name), table.unpack(effect.reading(happened.why, self.cluster, service)) }, "\n  ") }
+  elseif of_status(service) == nil then
+    service = self.cluster:wait { kind = "Service", name = name, namespace = namespace, timeout = o.within, is = function(object)
+      return of_status(object) ~= nil or "it has no address yet"
+    end }
+  end
   return of_status(service)
 end
 

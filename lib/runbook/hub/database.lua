@@ -225,8 +225,13 @@ effect.verb {
   end,
 }
 
--- What is in the claim at the same time, beside what is there already.
-local function must_have_room(hub, bytes, now)
+--- Raises unless a saved database fits beside what a hub has, which is kept.
+---@param hub runbook.Hub  that gets it
+---@param bytes integer  of the saved one
+---@param merge boolean
+---@param now runbook.hub.Known  what it has
+function database.must_have_room(hub, bytes, merge, now)
+  bytes = merge and bytes + now.bytes or bytes -- in the claim at the same time
   if bytes > now.free then
     errors.raise {
       kind = "full", code = "ENOSPC", target = hub.name,
@@ -238,7 +243,7 @@ local function must_have_room(hub, bytes, now)
 end
 
 local function install_copy(hub, place, o, now)
-  must_have_room(hub, o.from.bytes, now)
+  database.must_have_room(hub, o.from.bytes, false, now)
   if not o.lose then
     must_lose_nobody(hub, o.from, now)
   end
@@ -259,7 +264,7 @@ local function tell_merge(hub, report)
 end
 
 local function install_merged(hub, place, o, now)
-  must_have_room(hub, o.from.bytes + now.bytes, now)
+  database.must_have_room(hub, o.from.bytes, true, now)
   local other = "/tmp/runbook-" .. NAME
   place:put(o.from.path, other)
   local status, out, err = place:exec { "python3", "-", FOLDER, other, o.from.sha256, kept_name(), stdin = script("claim", "merge") }

@@ -274,7 +274,8 @@ local function better(old, new)
 end
 
 --- For preflight: what speaks for copying, merging or leaving the database. Raises where the choice would lose something, where
---- the schemas do not allow it, and, unless it is `leave`, where one of them is no sqlite on a claim.
+--- the schemas do not allow it, where the new hub's claim has no room, and, unless it is `leave`, where one of them is no sqlite on
+--- a claim.
 ---@async
 ---@param old runbook.Hub
 ---@param new runbook.Hub
@@ -305,6 +306,9 @@ function evidence.hubs(old, new, choice, o)
       message = ("`database: %s` would lose:\n%s\n%s"):format(choice, table.concat(losses, "\n"), better(a, b)),
       hint = "or say that it may go, in the runbook's own words: `lose: true`, or `leave: {database: REASON}`",
     }
+  end
+  if choice ~= "leave" then
+    database.must_have_room(new, a.known.bytes, choice == "merge", b.known)
   end
   return { table.concat(evidence.lines(choice, a, b), "\n") }
 end

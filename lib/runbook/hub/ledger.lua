@@ -183,7 +183,7 @@ end
 local function hubs_by_address(self)
   local whose = {}
   for _, hub in ipairs { self.old, self.new } do
-    local ok, address = xpcall(hub.ingress_address, errors.handler, hub)
+    local ok, address = xpcall(hub.ingress_address, errors.handler, hub, { within = 1 })
     if ok then
       whose[address] = hub.name
       for _, one in ipairs(addresses_of(address)) do

@@ -6,6 +6,7 @@
 
 local api = require "runbook.hub.api"
 local effect = require "runbook.effect"
+local ending = require "runbook.hub.ending"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
 local handle = require "runbook.hub.handle"
@@ -22,8 +23,8 @@ local Hub = handle.Hub
 local servers = {}
 
 local PODS = "component=singleuser-server"
+local HUB_PODS = "app=jupyterhub,component=hub"
 local POLL = 5 -- seconds between two looks at running servers
-local ENDING = 600 -- seconds that servers and the hub may take to end
 local SHOWN = 4
 local BUSY_WITHIN = 600 -- seconds since somebody was active, for people to be called busy
 
@@ -240,32 +241,18 @@ local stop_pods = effect.verb {
     return { before = human.plural(#hub:server_pods(), "server"), after = "none" }
   end,
   body = function(hub)
-    stop_by_api(hub)
-    local deadline = time.now() + ENDING
-    while true do -- one that started meanwhile is stopped, too
-      local pods = hub:server_pods()
-      if #pods == 0 then
-        return
-      elseif time.now() > deadline then
-        errors.raise {
-          kind = "timeout", target = hub.name,
-          message = ("%s still not ended after %s: %s"):format(human.plural(#pods, "server"), units.duration(ENDING),
-            pods[1].metadata.name),
-          hint = "is its node gone? Its volume may still be written: look at the node before you force the pod away",
-        }
-      end
-      for _, pod in ipairs(pods) do
-        if not pod.metadata.deletionTimestamp then
-          hub.cluster:delete { kind = "Pod", name = pod.metadata.name, namespace = hub.namespace, uid = pod.metadata.uid, wait = false }
-        end
-      end
-      task.sleep(1)
-    end
+    ending.guarded(hub, PODS, function()
+      stop_by_api(hub)
+      ending.wait(hub, PODS, function(pod) -- one that started meanwhile is stopped, too
+        hub.cluster:delete { kind = "Pod", name = pod.metadata.name, namespace = hub.namespace, uid = pod.metadata.uid, wait = false }
+      end)
+    end)
   end,
 }
 
 --- Stop every user's server, by the hub, then by their pods, and wait until the last of these is gone. They get the time to end
---- that they are set up with, so that what they have not written yet is written. Going back does not start them again.
+--- that they are set up with, so that what they have not written yet is written. Going back does not start them again. Raises kind
+--- `timeout`, with what keeps it, when the pod of one does not end.
 ---@async
 function Hub:stop_servers()
   stop_pods(self)
@@ -286,15 +273,8 @@ end
 --- Wait until the hub's pod is gone, and with it whatever writes its database.
 ---@async
 function Hub:wait_stopped()
-  effect.wait("wait until the hub's pod is gone", function()
-    local deadline = time.now() + ENDING
-    while #self.cluster:list { kind = "Pod", namespace = self.namespace, labels = "app=jupyterhub,component=hub" } > 0 do
-      if time.now() > deadline then
-        errors.raise { kind = "timeout", target = self.name, message = "the hub's pod does not end",
-          hint = self.cluster:by_hand { "-n", self.namespace, "describe", "pod", "-l", "component=hub" } }
-      end
-      task.sleep(1)
-    end
+  effect.wait("wait until the hub's pod is gone", ending.guarded, self, HUB_PODS, function()
+    ending.wait(self, HUB_PODS)
   end)
 end
 

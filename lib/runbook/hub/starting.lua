@@ -3,6 +3,7 @@
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local handle = require "runbook.hub.handle"
+local happened = require "runbook.kube.events"
 local options = require "runbook.options"
 local task = require "runbook.task"
 local time = require "runbook.core.time"
@@ -17,23 +18,13 @@ starting.hope = 60 -- seconds for which something that looks hopeless may still 
 local POLL = 5
 local LAST = 5 -- lines of a log that are shown
 
--- Reasons of a container that waits which time does not mend.
-local HOPELESS = {
-  CrashLoopBackOff = true, ImagePullBackOff = true, ErrImagePull = true, InvalidImageName = true, CreateContainerConfigError = true,
-  CreateContainerError = true, RunContainerError = true,
-}
-
 -- The first container of the hub's pods that cannot start: the pod, its name, why.
 local function stuck(hub)
   for _, pod in ipairs(hub.cluster:list { kind = "Pod", namespace = hub.namespace, labels = "app=jupyterhub,component=hub" }) do
-    for _, list in ipairs { pod.status.initContainerStatuses or {}, pod.status.containerStatuses or {} } do
-      for _, status in ipairs(list) do
-        local waiting = status.state and status.state.waiting
-        if waiting and HOPELESS[waiting.reason] and not pod.metadata.deletionTimestamp then
-          return { pod = pod.metadata.name, container = status.name, reason = waiting.reason, message = waiting.message,
-            restarts = status.restartCount or 0 }
-        end
-      end
+    local status = happened.stuck(pod)
+    if status then
+      return { pod = pod.metadata.name, container = status.name, reason = status.state.waiting.reason,
+        message = status.state.waiting.message, restarts = status.restartCount or 0 }
     end
   end
 end

@@ -5,6 +5,7 @@ local errors = require "runbook.errors"
 local events = require "runbook.events"
 local handle = require "runbook.hub.handle"
 local human = require "runbook.human"
+local options = require "runbook.options"
 local settings = require "runbook.hub.settings"
 local ssh = require "runbook.ssh"
 local storage = require "runbook.kube.storage"
@@ -177,12 +178,12 @@ function Hub:may_mount(dir)
 end
 
 -- Namespaces whose volumes hold this directory, or one above or below it.
-local function sharers(hub, place)
+local function sharers(hub, place, pair)
   local found = {}
   hub.cluster:each({ kind = "PersistentVolume" }, function(volume)
     local ref = volume.spec.claimRef
     local behind = storage.of_source(volume.spec, volume.metadata.name)
-    local own = ref and ref.namespace == hub.namespace
+    local own = ref and (ref.namespace == hub.namespace or ref.namespace == pair)
     if not own and volume.status.phase ~= "Released" and storage.overlap(behind, place) then
       found[#found + 1] = ("%s (%s)"):format(ref and ref.namespace or "nobody's volume " .. volume.metadata.name, storage.words(behind))
     end
@@ -191,13 +192,33 @@ local function sharers(hub, place)
   return found
 end
 
+-- The namespace of the hub that this one is to follow, where both have their homes in the very same directory of one cluster: homes
+-- that stay where they are. A directory above or below it is none of a pair's.
+local function pair_of(hub, place, other)
+  if other == nil or other.cluster:identity() ~= hub.cluster:identity() then
+    return nil
+  end
+  local ok, of_other = xpcall(other.home_storage, errors.handler, other)
+  if not ok and not errors.is(of_other, "missing") then
+    error(of_other, 0)
+  end
+  return ok and of_other.root == place.root and of_other.path == place.path and other.namespace or nil
+end
+
+local check_alone = options.declare("hub:must_mount_alone", {
+  but = { "any", "the hub whose place this one takes: it may have its homes in the very same directory", optional = true },
+})
+
 --- Raises when the storage of another namespace holds the hub's homes, too, or a directory above them: who breaks into a
 --- staging hub would read everybody's homes.
 ---@async
+---@param o? { but: runbook.Hub }
 ---@return string? to_know
-function Hub:must_mount_alone()
+function Hub:must_mount_alone(o)
+  local but = check_alone(o or {}, 2).but
   local place = self:home_storage()
-  local found = sharers(self, place)
+  local pair = pair_of(self, place, but)
+  local found = sharers(self, place, pair)
   if #found > 0 then
     errors.raise {
       kind = "conflict", code = "ESHARED", target = self.name,
@@ -205,6 +226,7 @@ function Hub:must_mount_alone()
       hint = "give this hub a directory that nobody else's volume holds, like /homes/" .. self.namespace,
     }
   end
+  return pair and ("%s has its homes in the same directory, until it is removed"):format(but.name) or nil
 end
 
 --- For preflight of two hubs: does every user have a directory of the same name on both?

@@ -98,6 +98,26 @@ local function trouble_of_container(status)
   end
 end
 
+-- Reasons of a container that waits which time alone seldom mends.
+local HOPELESS = {
+  CrashLoopBackOff = true, ImagePullBackOff = true, ErrImagePull = true, ErrImageNeverPull = true, InvalidImageName = true,
+  CreateContainerConfigError = true, CreateContainerError = true, RunContainerError = true,
+}
+
+--- The status of the first container of a pod that cannot start; nil when none is stuck, or the pod is ending.
+---@return table?
+function happened.stuck(pod)
+  local status = pod.status or {}
+  for _, list in ipairs { happened.list(status, "initContainerStatuses"), happened.list(status, "containerStatuses") } do
+    for _, one in ipairs(list) do
+      local waiting = one.state and one.state.waiting
+      if waiting and HOPELESS[waiting.reason] and not pod.metadata.deletionTimestamp then
+        return one
+      end
+    end
+  end
+end
+
 --- What is wrong with a pod, in words; nothing when all is well.
 ---@return string[]
 function happened.trouble_of_pod(pod)

@@ -9,12 +9,16 @@ local cluster = require "runbook.kube.cluster"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local happened = require "runbook.kube.events"
+local task = require "runbook.task"
+local time = require "runbook.core.time"
 local watch = require "runbook.kube.watch"
 local which = require "runbook.kube.which"
 
 local Cluster = cluster.Cluster
 
 local wait = {}
+
+wait.hope = 45 -- seconds in which a pod that cannot start may still mend itself: an image is tried three times in them
 
 local TIMEOUT = 300
 
@@ -127,13 +131,27 @@ local function raise_not_so(self, o, kind, object, missing)
       missing and ": " .. missing or object == nil and not o.gone and ": it is not there" or "", said) }
 end
 
-local function watch_until(self, o)
+-- For a pod that cannot start. Never ends well: raises when it has been stuck for as long as there is hope.
+local function give_up(self, o, seen)
+  local since
+  while true do
+    local stuck = seen.last and seen.last.kind == "Pod" and happened.stuck(seen.last)
+    since = stuck and (since or time.now()) or nil
+    if stuck and time.now() - since >= wait.hope then
+      raise_not_so(self, o, "exit", seen.last, ("it does not start: %s"):format(stuck.state.waiting.reason))
+    end
+    task.sleep(1)
+  end
+end
+
+local function watch_until(self, o, seen)
   local last, missing
   local test = test_of(o)
   local selection = { kind = o.kind, api = o.api, name = o.name, namespace = o.namespace, timeout = o.timeout }
   local ok, result = xpcall(watch.run, errors.handler, self, selection, function(event, object)
     if event ~= "SYNCED" then
       last = event ~= "DELETED" and object or nil
+      seen.last = last
     end
     if o.gone then
       return (event == "SYNCED" or event == "DELETED") and last == nil or nil
@@ -166,7 +184,13 @@ end
 ---@return table? object
 function Cluster:wait(o)
   o = check_wait(o)
-  return effect.wait(("wait until %s is %s"):format(which.words(o), wanted_words(o)), watch_until, self, o)
+  return effect.wait(("wait until %s is %s"):format(which.words(o), wanted_words(o)), function()
+    local seen = {}
+    if o.gone or o.is then
+      return watch_until(self, o, seen)
+    end
+    return (task.race { function() return watch_until(self, o, seen) end, function() give_up(self, o, seen) end })
+  end)
 end
 
 return wait
