@@ -55,7 +55,7 @@ rb.manual("stop-writers", "Stop everything that writes to the source", {
   text = [[
     Hubs that mount the export, dask and batch workers, sftp, cron jobs on the server, a second
     hub (staging!) on the same export. I look for writes for a while when you say it is done.]],
-  guard = function() homes:must_fit(p.window) end,
+  guard = function() homes:must_fit(p.window, { quiet = p.quiet }) end,
   disrupts = function() return homes:impact() end,
   verify = function() homes:must_be_quiet(p.quiet) end,
 })

@@ -229,21 +229,62 @@ describe("a forecast", function()
     return { id = "a -> b", from = "nfs-old:/a", memory = { passes = { ... }, receipts = {} } }
   end
 
-  local function pass(kind, seconds, walk)
-    return { kind = kind, seconds = seconds, scan = walk or 1, bytes = 1e6, began = "2026-12-05T22:00:00Z" }
+  local function pass(kind, seconds, look, o)
+    o = o or {}
+    return { kind = kind, seconds = seconds, look = look or 1, scan = look or 1, bytes = o.bytes or 1e6, files = o.files or 20,
+      began = "2026-12-05T22:00:00Z" }
   end
 
   it("follows the passes over little, not the first one over everything", function()
-    local f = outlook.forecast(pair(pass("bulk", 20000), pass("converge", 900, 60)))
+    local f = outlook.forecast(pair(pass("bulk", 20000, 900, { bytes = 1e12 }), pass("converge", 900, 60)))
     assert.equal(1020, f.seconds)
+    assert.same({ 900, 120 }, { f.pass, f.proof })
     assert.truthy(f.low < 1020 and f.high > 1020 and f.high < 1500)
     assert.truthy(f.text:find("final 15 min", 1, true), f.text)
   end)
 
+  it("takes the first pass when there is no other, and a row that knows only of the walk", function()
+    local row = pass("bulk", 100, 10)
+    row.look, row.files = nil, nil
+    assert.equal(120, outlook.forecast(pair(row)).seconds)
+  end)
+
   it("has a wider spread when passes differ", function()
-    local close = outlook.forecast(pair(pass("converge", 100), pass("converge", 100)))
-    local apart = outlook.forecast(pair(pass("converge", 300), pass("converge", 100)))
+    local close = outlook.forecast(pair(pass("bulk", 900), pass("converge", 100), pass("converge", 100)))
+    local apart = outlook.forecast(pair(pass("bulk", 900), pass("converge", 300), pass("converge", 100)))
     assert.truthy(apart.high > close.high)
+  end)
+
+  it("takes the median of the looks at both ends, as one may meet a busy moment", function()
+    local f = outlook.forecast(pair(pass("bulk", 900, 90), pass("converge", 20, 10), pass("converge", 40, 30), pass("converge", 21, 11)))
+    assert.equal(22, f.proof)
+    assert.equal(21, f.pass)
+    assert.truthy(f.high > 100)
+  end)
+
+  it("takes the median of what passes took that carried about as much as the last one", function()
+    local much, little = { bytes = 9e9 }, { bytes = 9e8 }
+    local f = outlook.forecast(pair(pass("bulk", 5000, 1, much), pass("converge", 901, 1, much), pass("converge", 101, 1, little),
+      pass("converge", 201, 1, little), pass("converge", 121, 1, little)))
+    assert.equal(121, f.pass)
+    f = outlook.forecast(pair(pass("bulk", 5000, 1, much), pass("converge", 101, 1, little)))
+    assert.equal(101, f.pass)
+  end)
+
+  it("does not take a pass that found nothing to do for one that carried something", function()
+    local nothing = { bytes = 0, files = 0 }
+    local f = outlook.forecast(pair(pass("bulk", 900), pass("bulk", 2, 1, nothing), pass("converge", 11, 1)))
+    assert.equal(11, f.pass)
+  end)
+
+  it("counts the quiet that is waited for before the final pass, and the looks it needs", function()
+    local p = pair(pass("bulk", 900), pass("converge", 110, 10))
+    outlook.must_fit(p, 230)
+    local err = select(2, pcall(outlook.must_fit, p, 230, 60))
+    assert.equal("EWINDOW", err.code)
+    assert.truthy(err.message:find("quiet 1 min, final 1 min 50 s, proof 20 s: ", 1, true), err.message)
+    local rows = outlook.impact(p, nil, nil, 60)
+    assert.truthy(rows[2][2]:find("quiet 1 min", 1, true), rows[2][2])
   end)
 
   it("stops what does not fit, with the figures", function()

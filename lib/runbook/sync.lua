@@ -22,7 +22,7 @@ local sync = {}
 ---                              `without` not yet
 ---     converge { within = }    passes until the forecast of the last one fits
 ---     forecast()               seconds the rest will take: { seconds, low, high, text }
----     must_fit(window)         raises with the figures when it does not
+---     must_fit(window, o?)     raises with the figures when it does not; `quiet` of `o`: that is waited for, too
 ---     impact()                 rows for the question before people are locked out
 ---     must_be_quiet(seconds?)  raises when the source still changes; without seconds: changed since the last pass
 ---     final()                  a pass with nobody writing; what was removed is removed

@@ -24,7 +24,8 @@ rb.step("bulk", "Copy", function() homes:bulk() end)
 rb.step("second", "Copy again", function() homes:bulk() end)
 rb.step("converge", "Copy until it is short", function()
   homes:converge { within = "1h" }
-  rb.say(("forecast %.3f"):format(homes:forecast().seconds))
+  local f = homes:forecast()
+  rb.say(("forecast %.3f low %.3f high %.3f pass %.3f proof %.3f"):format(f.seconds, f.low, f.high, f.pass, f.proof))
 end)
 rb.step("final", "Copy for the last time", function() homes:final() end)
 rb.step("verify", "Prove it", function() homes:verify() end)
@@ -196,7 +197,9 @@ local function step_events(folder)
       if event.type == "step-end" then
         steps.seconds[event.step] = event.seconds
       elseif event.type == "say" then
-        steps.forecast = tonumber(event.text:match "forecast ([%d.]+)") or steps.forecast
+        for key, number in event.text:gmatch "(%a+) ([%d.]+)" do
+          steps[key] = tonumber(number)
+        end
       end
     end
   end

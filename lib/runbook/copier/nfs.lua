@@ -200,12 +200,17 @@ function Pair:forecast()
   return outlook.forecast(self)
 end
 
+local check_must_fit = options.declare("copier:must_fit", {
+  quiet = { "duration", "how long nothing may change before the final pass: people wait for that, too", optional = true },
+})
+
 --- Raises with the figures unless the rest fits.
 ---@async
 ---@param window number|string|table  a duration, or a window
-function Pair:must_fit(window)
-  self.window = window
-  outlook.must_fit(self, window_seconds(window, 2))
+---@param o? { quiet?: number|string }  what `must_be_quiet` will be asked for
+function Pair:must_fit(window, o)
+  self.window, self.still = window, check_must_fit(o, 2).quiet
+  outlook.must_fit(self, window_seconds(window, 2), self.still)
 end
 
 --- Rows for the question before people are locked out.
@@ -213,7 +218,8 @@ end
 ---@return string[][]
 function Pair:impact()
   local window = self.window
-  return outlook.impact(self, window and window_seconds(window, 2), type(window) == "table" and window.starts or nil)
+  return outlook.impact(self, window and window_seconds(window, 2), type(window) == "table" and window.starts or nil,
+    self.still)
 end
 
 --- Raises, with the names, unless nothing changes at the source: for so long from now, or, without a time, since the last pass.
