@@ -224,6 +224,29 @@ describe("a survey", function()
   end)
 end)
 
+describe("a quota that nobody could be asked for", function()
+  local quota = require "runbook.copier.quota"
+
+  local function unseen(o)
+    return quota.not_looked_at("/srv of nfs-new", { file_system = o.on or "ext4", options = o.options or "rw", has = o.has ~= false,
+      limits = o.limits or {} }, o.root ~= false)
+  end
+
+  it("is told where mount options say that it is on", function()
+    assert.is_nil(unseen {})
+    assert.is_nil(unseen { on = "xfs", options = "rw,attr2,inode64,noquota" })
+    assert.equal("quotas of users and groups are on at /srv of nfs-new and were not looked at: there is no repquota (apt-get install quota)",
+      unseen { on = "xfs", options = "rw,usrquota,grpquota", has = false })
+    assert.matches("^quotas of groups are on .* only root may", unseen { options = "rw,grpjquota=aquota.group,jqfmt=vfsv1", root = false })
+    assert.matches("^quotas of users are on .* repquota says nothing of them$", unseen { options = "rw,usrquota,grpquota", limits = { g = {} } })
+    assert.is_nil(unseen { options = "rw,usrquota", limits = { u = {} } })
+  end)
+
+  it("is told where another machine serves the target", function()
+    assert.matches("^/srv of nfs%-new is served by another machine %(nfs4%)", unseen { on = "nfs4" })
+  end)
+end)
+
 describe("a forecast", function()
   local function pair(...)
     return { id = "a -> b", from = "nfs-old:/a", memory = { passes = { ... }, receipts = {} } }

@@ -44,33 +44,73 @@ describe("a quota at the target", function()
     old:must "cd /srv/homes/ann && seq 60 | xargs rm"
   end)
 
-  -- The kernel of a machine that runs specs may know no quotas; what repquota says is all that is gone by.
-  it("of a user is compared with all homes that are mostly his", function()
-    new:must "mount -t tmpfs -o mode=755 none /usr/local/bin"
-    local function repquota(lines)
-      new:write("/usr/local/bin/repquota", ([[
-#!/bin/sh
-[ "$*" = "-u -n -p -- $(stat -c %%m /srv)" ] || exit 1
-cat <<'end'
-*** Report for user quotas on device /dev/vdb
+  -- The kernel of a machine that runs specs may know no quotas; what these programs say is all that is gone by.
+  local function stand_in(name, script)
+    new:write("/usr/local/bin/" .. name, "#!/bin/sh\n" .. script)
+    new:must("chmod 755 /usr/local/bin/" .. name)
+  end
+
+  local function repquota(users, groups)
+    local report = [[
+*** Report for %s quotas on device /dev/vdb
 Block grace time: 7days; Inode grace time: 7days
                         Block limits                File limits
 User            used    soft    hard  grace    used  soft  hard  grace
 ----------------------------------------------------------------------
 #0        --      20       0       0      0       2     0     0     0
 %s
-end
-]]):format(lines))
-      new:must "chmod 755 /usr/local/bin/repquota"
-    end
-    repquota "#1001     --      20       0    2048      0       2     0     0     0\n#1002     --      20       0    2048      0       2     0     0     0"
+]]
+    stand_in("repquota", ([[
+case "$*" in
+  "-u -n -p -- $(stat -c %%m /srv)") cat <<'end'
+%send
+  ;;
+  "-g -n -p -- $(stat -c %%m /srv)") cat <<'end'
+%send
+  ;;
+  *) exit 1 ;;
+esac
+]]):format(users and report:format("user", users) or "", groups and report:format("group", groups) or ""))
+  end
+
+  local PLENTY = "#1001     --      20       0    2048      0       2     0     0     0\n#1002     --      20       0    2048      0       2     0     0     0"
+
+  it("of a user or a group is compared with all homes that are mostly theirs", function()
+    new:must "mount -t tmpfs -o mode=755 none /usr/local/bin"
+    repquota(PLENTY, PLENTY)
     assert.is_nil(said())
     repquota "#1001     +-     600     500     512   7days   2     0     0     0\n#1002     --      20       0    2048      0       2     0     3     0"
     local text = said()
     assert.matches("2 quotas are too small", text)
     assert.matches("user 1001 %(ann%): 1%.0%d MB at the source, and the user's quota is 524 kB", text)
     assert.matches("user 1002 %(bob and 1 more%): 4 names at the source, and the user's quota is 3", text)
+    repquota(PLENTY, "#1002     --       4       0      64      0       2     0     3     0\n"
+      .. "#1001     --      20       0     512      0       2     0     0     0")
+    text = said()
+    assert.matches("a quota is too small", text)
+    assert.matches("group 1002 %(bob and 1 more%): 4 names at the source, and the group's quota is 3", text)
+    assert.falsy(text:find("1001", 1, true), text) -- her files are of root's group
     new:must "umount /usr/local/bin"
+  end)
+
+  it("of a project that several homes share is compared with all of them", function()
+    new:must "mount -t tmpfs -o mode=755 none /usr/local/bin"
+    for _, home in ipairs { "ann", "bob", "cyd" } do
+      new:must(("mount -t tmpfs -o size=1200k quota /mnt && cp -a /srv/homes/%s/. /mnt && mount --move /mnt /srv/homes/%s"):format(home, home))
+    end
+    stand_in("lsattr", [[
+[ "$1" = -pd ] || exit 1
+case $3 in ./bob) id=0 ;; *) id=77 ;; esac
+printf '%5d --------------e----P- %s\n' $id "$3"
+]])
+    assert.is_nil(said())
+    old:must "head -c 500k /dev/urandom > /srv/homes/cyd/more"
+    assert.matches("a quota is too small on nfs%-new, and will fail: .*\nproject 77 %(ann and 1 more%): 1%.5%d MB at the source, and its quota is 1%.23 MB",
+      said())
+    stand_in("lsattr", "echo 'lsattr: Operation not supported' >&2; exit 1\n")
+    assert.is_nil(said())
+    old:must "rm /srv/homes/cyd/more"
+    new:must "umount /srv/homes/ann /srv/homes/bob /srv/homes/cyd /usr/local/bin"
   end)
 end)
 
