@@ -40,10 +40,11 @@ BINDINGS := $(sort $(wildcard src/lua/*.c))
 MODULES  := $(shell grep -l '^luaopen_' $(BINDINGS))	# the others are parts of these
 BAKED    := $(sort $(shell find lib/runbook lib/man runbooks examples -type f ! -name '.*' ! -name '*.c' 2>/dev/null))
 
-# The program for the far sides: static and small, whatever is installed there.
+# The program for the far sides: static and small, whatever is installed there. With sanitizers only theirs are in it: it runs
+# where libc is, which an image with little in it has.
 ifdef SAN
 FAR_CC   := $(CC)
-FAR_LINK := $(RB_SAN) -g
+FAR_LINK := $(RB_SAN) $(if $(findstring clang,$(CC)),-static-libsan,-static-libasan -static-libubsan) -static-libgcc -g
 else
 FAR_CC   ?= musl-gcc
 FAR_LINK := -static -s

@@ -291,6 +291,7 @@ describe("a run between two servers", function()
     local one = walkers[1]
     for _, what in ipairs { "the job", "its supervisor", "both" } do
       one:begin()
+      one.pair.new:must "touch /srv/hold" -- the job does not end before this is gone
       local running = task.spawn(function() return one:run(0) end)
       local job, supervisor = "sh -c echo begun;", "runbook-job"
       world.wait_until("the job", function()
@@ -306,6 +307,7 @@ describe("a run between two servers", function()
           killed = killed + (failed == 0 and 1 or 0) -- one of both may end when the other does
         end
       end
+      one.pair.new:must "rm /srv/hold"
       assert.is_true(killed > 0, what)
       local ok, code, output = task.join(running)
       assert.is_true(ok)

@@ -206,6 +206,9 @@ describe("the mover where our program cannot be run", function()
       local at = "for at in /var/tmp /tmp /dev/shm /root; do "
       machine:must "cp -a /root/.ssh /run/world/ssh"
       machine:must(at .. "mount -t tmpfs -o noexec,mode=1777 none $at; done; cp -a /run/world/ssh /root/.ssh; chmod 700 /root")
+      local refusal = lab.live(function() pair({ engine = "mover" }):bulk() end)
+      assert.equal("ENOFAR", refusal and refusal.code)
+      assert.truthy(refusal.message:find("our program cannot be run on " .. machine.name, 1, true), refusal.message)
       local seen = lab.must(function()
         local homes = pair()
         homes:bulk()
@@ -344,7 +347,9 @@ rb.step("back", "Copy back", function() homes:back() end)
       return old:must "find /srv/homes/bob -name '.rb~*' -size +0 2>/dev/null || :" ~= ""
     end, 120)
     world.must("kill -9 " .. pid)
-    world.wait_until("the end of the run", function() return not world.alive(tonumber(pid)) end, 60)
+    world.wait_until("the end of its last thread", function() -- which has the lock open, too
+      return select(2, world.sh(("flock -n %s/runs/*/lock true"):format(state))) == 0
+    end, 60)
     return function() return world.sh(("%s resume --state %s --no-input 2>&1"):format(world.runbook, state)) end
   end
 

@@ -5,6 +5,7 @@
 return [=[
 local scratch = rb.obligation("walk-scratch", function(o) o.place:sh([[rm -rf "$1"]], o.path) end)
 local tag = rb.obligation("walk-tag", function(o) o.place:sh([[sed -i "/ $1\$/d" "$2"]], o.tag, o.keys) end)
+local INDEX = "echo begun; sleep 0.2; while [ -e /srv/hold ]; do sleep 0.1; done; echo index > /srv/scratch/index; echo ended"
 local KEYS = "/root/.ssh/authorized_keys"
 
 rb.checks("look", "Look at both", { { "old has data", function() return old:query { "ls", "/srv/data" } end } })
@@ -28,7 +29,7 @@ end)
 local built = rb.step("build", "Build an index", { undo = function() new:sh([[rm -rf "$1"]], "/srv/scratch") end }, function()
   scratch:owe { place = new, path = "/srv/scratch" }
   new:ensure_dir "/srv/scratch"
-  local job = new:job { name = "index", argv = { "sh", "-c", "echo begun; sleep 0.2; echo index > /srv/scratch/index; echo ended" } }
+  local job = new:job { name = "index", argv = { "sh", "-c", INDEX } }
   local said = {}
   job:must_succeed { on_line = function(line) said[#said + 1] = line end }
   return { index = new:read "/srv/scratch/index", said = said }

@@ -66,7 +66,11 @@ function pass.must_be_complete(pair, survey, passes, known)
   end
 end
 
-local function tell_plain(why)
+-- Without our program there is another engine, unless it was asked for by name, or by where an end is.
+local function fall_back(pair, why)
+  if pair.engine == "mover" then
+    errors.raise { kind = "refused", code = "ENOFAR", message = why, hint = "nothing was changed" }
+  end
   events.notice(("%s; rsync and find are used instead, which is slower, and hashes nothing"):format(why))
 end
 
@@ -80,7 +84,7 @@ local function engine_of(pair)
     }
     pair.runs = answers[1][1] and answers[2][1]
     if not pair.runs then
-      tell_plain(answers[1][2] or answers[2][2])
+      fall_back(pair, answers[1][2] or answers[2][2])
     end
   end
   return pair.runs and mover or plain
@@ -100,7 +104,7 @@ local function try_ours(pair, gently)
   }
   pair.runs = answers[1][1] and answers[2][1]
   if not pair.runs then
-    tell_plain(not answers[1][1] and answers[1][2].message or answers[2][2])
+    fall_back(pair, not answers[1][1] and answers[1][2].message or answers[2][2])
   end
   return pair.runs and answers[1][2]
 end
