@@ -299,13 +299,19 @@ local function last_lines(self, on_line)
   end
 end
 
--- One connection's worth of output, from where we are.
+-- One connection's worth of output, from where we are. True: it ended well, and this was all of it.
 local function follow(self, o, on_line)
+  local whole = 0
   local values = { self.key, ("%d"):format(self.offset.stdout), ("%d"):format(self.offset.stderr) }
   local argv = table.move(values, 1, #values, 5, { "sh", "-c", scripts.follow, "sh" })
   local function reader(name)
     return function(from, seen)
-      for chunk in function() return from:read(CHUNK) end do
+      while true do
+        local chunk, _, code = from:read(CHUNK)
+        if not chunk then
+          whole = whole + (code and 0 or 1)
+          return
+        end
         seen.last = time.now()
         self.offset[name] = self.offset[name] + #chunk
         if name == "stderr" then
@@ -326,6 +332,7 @@ local function follow(self, o, on_line)
   if not how then
     errors.raise { kind = errors.kind(code), code = code, target = self.place.name, message = message }
   end
+  return how.status == scripts.ALL_SAID and whole == 2
 end
 
 local function wait_body(self, o)
@@ -334,7 +341,9 @@ local function wait_body(self, o)
   end
   while true do
     local s = retry.call({ target = self.place.name, what = "attaching", reads = true }, function()
-      follow(self, o, on_line)
+      if follow(self, o, on_line) then
+        return { state = "done", code = 0, stdout = self.offset.stdout, stderr = self.offset.stderr }
+      end
       return look(self)
     end)
     if s.state == "lost" then

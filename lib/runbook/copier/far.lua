@@ -52,10 +52,11 @@ exec 3<"$at/far"
 rm -rf "$at"
 exec /proc/self/fd/3 "$@"]]
 
-local INSTALL = BRING:gsub("BASES", BASES) .. [[printf %s "$at"]]
-
 -- $1 the name of its directory.
 local REMOVE = "for base in " .. BASES .. [[; do rm -rf "$base/$1" || exit 1; done]]
+
+-- What a try that was cut left goes first.
+local INSTALL = "( set -- \"$2\"; " .. REMOVE .. " ) || exit 1\n" .. BRING:gsub("BASES", BASES) .. [[printf %s "$at"]]
 
 local function new_name()
   return "runbook-far." .. digest.hex(digest.random(8))
@@ -169,7 +170,6 @@ local install = effect.verb {
   body = function(place, name)
     local program = embed.source "far"
     return retry.call({ target = place.name, what = "bringing our program", reads = true }, function()
-      command.script(place, REMOVE, { name }) -- of a try that was cut
       local r = command.run(place, { "sh", "-c", INSTALL, "sh", tostring(#program), name }, { stdin = program })
       if r.status ~= 0 then
         raise_failed(place, { "install" }, r, r.stderr)

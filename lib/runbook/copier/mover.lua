@@ -59,6 +59,45 @@ local function take_stock(p, only)
   return more
 end
 
+-- From here on the target is not what the last pass left; whoever comes after a crash has to look.
+local function begin_writing(p)
+  if p.writing then
+    return
+  end
+  p.writing = true
+  p.known.state.token = nil
+  p.known:save()
+  if p.kind ~= "back" then
+    record.stamp(p.pair.to, p.token, "open")
+  end
+end
+
+local function close(p)
+  local needless = { function() route.close(p.opened or {}) end }
+  for _, program in ipairs(p.programs or {}) do
+    needless[#needless + 1] = function() program:done() end
+  end
+  task.all(needless)
+end
+
+-- Nothing of this pair is there yet: all of it is to be sent, and much of what that needs takes longer than to look.
+local function make_all_ready(p, look)
+  local ok, err = xpcall(task.all, errors.handler, {
+    function()
+      p:note_units()
+      begin_writing(p)
+    end,
+    look,
+    function() shards.open(p) end,
+  })
+  if not ok then
+    if not errors.is_cancelled(err) then
+      close(p)
+    end
+    error(err, 0)
+  end
+end
+
 --- What is to be known before the first shard: the target, unless it bears our stamp.
 ---@async
 ---@param p table  the pass
@@ -71,6 +110,7 @@ function mover.prepare(p)
   p.was_in_parts = {} -- units that ever had such files
   p.totals = { bytes = 0, files = 0, created = 0, deleted = 0, vanished = 0 }
   if effect.planning() then
+    p:note_units()
     return
   end
   local context = task.context()
@@ -78,6 +118,9 @@ function mover.prepare(p)
     jobs.wait_for_earlier(context.session, context.step)
   end
   p.known:note_boot(p.look.to.boot)
+  if p.look.known then
+    p:note_units()
+  end
   if p.kind ~= "back" and p.known:is_as_left(p.look.known) then
     p.known:scan_doubtful()
     return
@@ -90,19 +133,13 @@ function mover.prepare(p)
   if p.begun then -- on the way back there is no stamp that says so
     take_stock(p, p.begun)
   end
-  p.known:scan("target", { ours_during = p.kind ~= "back" and p.known:ours_during(there) or nil })
-end
-
--- From here on the target is not what the last pass left; whoever comes after a crash has to look.
-local function begin_writing(p)
-  if p.writing then
-    return
+  local function look()
+    p.known:scan("target", { ours_during = p.kind ~= "back" and p.known:ours_during(there) or nil })
   end
-  p.writing = true
-  p.known.state.token = nil
-  p.known:save()
-  if p.kind ~= "back" then
-    record.stamp(p.pair.to, p.token, "open")
+  if there or p.kind == "back" then
+    look()
+  else
+    make_all_ready(p, look)
   end
 end
 
@@ -186,7 +223,7 @@ local function sort_out(p, list)
 end
 
 -- What there is to do. When more would be removed than anybody would believe, a person has to say that it is right.
-local function weigh(p, todo)
+local function weigh(p, todo, loose)
   local gone, there, files, bytes = 0, 0, 0, 0
   task.each(todo, { limit = AT_ONCE }, function(unit)
     local c = p.known:compare(unit.name)
@@ -197,7 +234,7 @@ local function weigh(p, todo)
   for _, unit in ipairs(todo) do
     p.meter:resume(p.parts[unit.name] and p.parts[unit.name].bytes or 0)
   end
-  p.little = shards.is_little(p, bytes)
+  p.little = shards.is_little(p, bytes, loose)
   local share = p.pair.most_removed or 25
   if p.delete and gone > 100 and gone * 100 > there * share then
     errors.raise {
@@ -319,15 +356,6 @@ local function prove_units(p, todo)
   return differ
 end
 
-local function close(p)
-  if p.opened then
-    route.close(p.opened)
-  end
-  for _, program in ipairs(p.programs or {}) do
-    program:done()
-  end
-end
-
 -- What is no directory is no home: it is not written through, and a person has to look at it.
 local function refuse_blocked(p, list)
   local free = {}
@@ -387,7 +415,7 @@ local function carry_all(p, list, loose)
       look_at_top(p)
     end
     local todo, done = sort_out(p, units)
-    weigh(p, todo)
+    weigh(p, todo, units == loose and #list > 0)
     p:each(done, TOGETHER)
     if #todo > 0 then
       carry_units(p, todo)

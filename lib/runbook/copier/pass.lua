@@ -12,6 +12,7 @@ local meter = require "runbook.copier.meter"
 local record = require "runbook.copier.record"
 local mover = require "runbook.copier.mover"
 local plain = require "runbook.copier.plain"
+local route = require "runbook.copier.route"
 local scan = require "runbook.copier.scan"
 local task = require "runbook.task"
 local time = require "runbook.core.time"
@@ -116,16 +117,31 @@ local function look_at_tree(pair, gently)
   return engine, seen or engine.look(pair, gently)
 end
 
-local function look_at_ends(pair, tree)
-  local look, failed = { passes = record.passes(pair) }, nil
+-- A first pass has to find its way, which takes longer than much of what comes before. What goes wrong is said by who needs it.
+local function look_for_way(pair, look)
+  local ok, found = xpcall(route.find, errors.handler, pair, look.from, look.to, mover.routes)
+  if not ok and errors.is_cancelled(found) then
+    error(found, 0)
+  end
+  return ok and found or nil
+end
+
+-- With `ahead` the way is looked for, too, beside all else.
+local function look_at_ends(pair, tree, ahead)
+  local look, failed, way = { passes = record.passes(pair) }, nil, nil
   task.all {
     function()
-      look.from = ends.look(pair.from)
-      if not look.from.there then
-        raise(1, { kind = "missing", target = pair.from.place.name, message = tostring(pair.from) .. " is not there" })
-      end
+      task.all {
+        function()
+          look.from = ends.look(pair.from)
+          if not look.from.there then
+            raise(1, { kind = "missing", target = pair.from.place.name, message = tostring(pair.from) .. " is not there" })
+          end
+        end,
+        function() look.to = ends.look(pair.to) end,
+      }
+      way = ahead and #look.passes == 0 and pair.engine ~= "rsync" and look_for_way(pair, look) or nil
     end,
-    function() look.to = ends.look(pair.to) end,
     function() look.known = record.read(pair.to) end,
     function()
       local ok, err = xpcall(tree, errors.handler, look)
@@ -136,6 +152,7 @@ local function look_at_ends(pair, tree)
     error(failed, 0)
   end
   look.source = record.source(look.from)
+  look.route = look.engine == mover and way or nil
   return look
 end
 
@@ -151,10 +168,11 @@ end
 ---@async
 ---@param pair table
 ---@param gently boolean
----@return table look  as of `ends`, and survey
-function pass.look(pair, gently)
+---@param ahead? boolean  the way is looked for, too, if this pair has made no pass yet
+---@return table look  as of `ends`, and survey; route, if it was found
+function pass.look(pair, gently, ahead)
   local seen
-  local look = look_at_ends(pair, function(look) look.engine, seen = look_at_tree(pair, gently) end)
+  local look = look_at_ends(pair, function(look) look.engine, seen = look_at_tree(pair, gently) end, ahead)
   look.survey = look.engine.survey(seen, look.from)
   return look
 end
@@ -166,9 +184,11 @@ end
 
 -- The lock we took on the target must not be seen in the source: then both are one directory, by whatever way.
 local function must_not_share_lock(pair)
-  local ours = pair.to.place:query_sh([[cat "$1/.runbook/lock/run" 2>/dev/null || :]], pair.to.path)
-  local theirs = pair.from.place:query_sh([[cat "$1/.runbook/lock/run" 2>/dev/null || :]], pair.from.path)
-  if ours ~= "" and ours == theirs then
+  local function holder(dir)
+    return dir.place:query_sh([[cat "$1/.runbook/lock/run" 2>/dev/null || :]], dir.path)
+  end
+  local held = task.all { function() return holder(pair.to) end, function() return holder(pair.from) end }
+  if held[1] ~= "" and held[1] == held[2] then
     raise(1, { kind = "usage", code = "ESAME",
       message = ("%s and %s are the same directory"):format(tostring(pair.from), tostring(pair.to)) })
   end
@@ -274,6 +294,23 @@ function Pass:way()
   return self.route
 end
 
+local function is_known_whole(look)
+  for _, name in ipairs(look.from.names) do
+    if not (look.known and look.known.units[name]) then
+      return false
+    end
+  end
+  return look.known ~= nil
+end
+
+--- Write down on the target which units are put there, before any of them is.
+---@async
+function Pass:note_units()
+  if self.kind ~= "back" and (effect.planning() or not is_known_whole(self.look)) then
+    record.begin(self.pair.to, self.look.source, self.look.from.names)
+  end
+end
+
 --- What a unit is called in the journal.
 function Pass:key(unit)
   return self.prefix .. unit.name
@@ -363,15 +400,6 @@ local make = effect.verb {
   body = function(dir) dir:ensure() end,
 }
 
-local function is_known_whole(look)
-  for _, name in ipairs(look.from.names) do
-    if not (look.known and look.known.units[name]) then
-      return false
-    end
-  end
-  return look.known ~= nil
-end
-
 -- What has to be so before anything is written, and the lock.
 local function prepare(pair, kind, look)
   ends.must_differ(pair, look.from, look.to)
@@ -382,13 +410,8 @@ local function prepare(pair, kind, look)
     make(pair.to)
   end
   lock.take(pair.to)
-  if kind == "back" then
-    return
-  elseif not (effect.planning() or look.known) then
+  if kind ~= "back" and not (effect.planning() or look.known) then
     must_not_share_lock(pair)
-  end
-  if effect.planning() or not is_known_whole(look) then
-    record.begin(pair.to, look.source, look.from.names)
   end
 end
 
@@ -422,7 +445,7 @@ end
 ---@return table? pass  number kind seconds scan entries size units bytes files created deleted vanished; nil in a plan
 function pass.run(pair, kind, o)
   local clock, began = time.now(), units.timestamp(time.utc())
-  local look = pass.look(pair, kind ~= "final" and kind ~= "back")
+  local look = pass.look(pair, kind ~= "final" and kind ~= "back", not effect.planning())
   prepare(pair, kind, look)
   local list, loose = in_order(look.survey, o.first)
   list, loose = only_these(list, o.only, o.without), only_these({ loose }, o.only)

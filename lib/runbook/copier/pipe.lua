@@ -16,6 +16,7 @@ local far = require "runbook.copier.far"
 local faults = require "runbook.copier.faults"
 local key = require "runbook.ssh.key"
 local meter = require "runbook.copier.meter"
+local route = require "runbook.copier.route"
 local rsync = require "runbook.copier.rsync"
 local shell = require "runbook.shell"
 local stream = require "runbook.core.stream"
@@ -198,6 +199,39 @@ local function run_once(p, shard, through_us)
   return ended(p, shard, sink, run(p, shard, sink))
 end
 
+-- The key of this pass did not open the door: one is tried by itself, as the other end may see us under another address than we
+-- thought, and what is wrong is said. Several shards may have found that out.
+local function open_again(p, opened)
+  while p.opening do
+    task.sleep(0.05)
+  end
+  if p.opened ~= opened then
+    return
+  end
+  p.opening = true
+  local ok, result = xpcall(function()
+    route.close(opened)
+    return route.open(p.pair, p.route, { command = pipe.forced(p), job = p.job })
+  end, errors.handler)
+  p.opening = nil
+  if not ok then
+    error(result, 0)
+  end
+  p.opened = result
+end
+
+-- What became of the key with which a shard was carried. True: another one is there, and nothing was done yet.
+local function note_door(p, shard, opened, outcome, fault)
+  if not fault then
+    opened.untried = nil
+    p.known.state.doors = { [p.door] = opened.door }
+  elseif opened.untried and outcome.unanswered == shard.entries and fault.error.kind == "auth" then
+    open_again(p, opened)
+    return true
+  end
+  return false
+end
+
 --- Carry a shard; raises when it could not begin. A server that refuses the login has enough for now: it is asked again.
 ---@async
 ---@param p table
@@ -209,15 +243,18 @@ function pipe.run(p, shard, through_us)
   local bytes = shard.bytes
   for try = 1, LOGINS do
     shard.bytes = bytes
+    local opened = not through_us and p.opened.remote and p.opened or nil
     local outcome, fault = run_once(p, shard, through_us)
+    local another = opened and note_door(p, shard, opened, outcome, fault)
     local refused = fault and outcome.unanswered == shard.entries and workers.was_refused(fault.error.stderr)
-    if not refused or try == LOGINS then
+    if not (refused or another) or try == LOGINS then
       return outcome, fault
+    elseif not another then
+      p.most_workers = p.workers:refused(p.workers.width)
+      events.notice(("%s refused a login; %d at a time from now on"):format(
+        (p:way().kind == "push" and p.pair.to or p.pair.from).place.name, p.most_workers))
+      task.sleep(try + math.random())
     end
-    p.most_workers = p.workers:refused(p.workers.width)
-    events.notice(("%s refused a login; %d at a time from now on"):format(
-      (p:way().kind == "push" and p.pair.to or p.pair.from).place.name, p.most_workers))
-    task.sleep(try + math.random())
   end
 end
 

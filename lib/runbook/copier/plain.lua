@@ -37,6 +37,7 @@ end
 ---@async
 ---@param p table  the pass
 function plain.prepare(p)
+  p:note_units()
   p.job = ("pass-%d"):format(p.number)
   if not effect.planning() and p.kind ~= "back" then -- the other engine has to look at what this one does
     p.stamped = digest.hex(digest.random(8))

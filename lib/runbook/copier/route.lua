@@ -15,13 +15,13 @@ local route = {}
 local DAY = 86400
 
 -- $1 a host, $2 its port, $3 a kind of key. What key is shown there; a machine without ssh-keyscan says so. For all kinds it
--- would make a connection each at once, which is more than some servers let in.
+-- would make a connection each at once, which is more than some servers let in. Then the addresses under which the machine
+-- that asks may be seen.
 local KEYS = [[
 command -v ssh-keyscan >/dev/null || { echo "ssh-keyscan is missing: install openssh-client" >&2; exit 3; }
-ssh-keyscan -T 10 -t "$3" -p "$2" -- "$1" 2>&1 || :]]
-
--- The addresses under which a machine may be seen.
-local ADDRESSES = [[hostname -I 2>/dev/null || ip -o addr 2>/dev/null | awk '{ sub("/.*", "", $4); print $4 }']]
+ssh-keyscan -T 10 -t "$3" -p "$2" -- "$1" 2>&1
+echo "seen as:"
+hostname -I 2>/dev/null || ip -o addr 2>/dev/null | awk '{ sub("/.*", "", $4); print $4 }' || :]]
 
 local function split_port(text, port)
   local host, given = text:match("^%[(.-)%]:?(%d*)$")
@@ -62,6 +62,22 @@ local function kind_of(key_type)
     or key_type:match("^ssh%-(%w+)") or key_type
 end
 
+local function is_loopback(host)
+  return host == "localhost" or host == "::1" or host:find("^127%.") ~= nil
+end
+
+-- Where a machine may be seen to come from. Who enters by a loopback address is on the same machine, or behind something that
+-- forwards there, and is seen as such.
+local function addresses_of(text, host)
+  local list = is_loopback(host) and { "127.0.0.1", "::1" } or {}
+  for address in text:gmatch("%S+") do
+    if not is_loopback(address) and not address:find("^fe80:") then
+      list[#list + 1] = address
+    end
+  end
+  return #list > 0 and table.concat(list, ",") or nil
+end
+
 -- Does the ssh server of `there` answer `from`, with the key it shows us?
 local function probe(from, there)
   local tried = { from = from, there = there }
@@ -71,9 +87,11 @@ local function probe(from, there)
   end
   local info = require("runbook.ssh").identity(there)
   for _, one in ipairs(candidates(there, info)) do
-    local said = from:query_sh(KEYS, one.host, one.port, kind_of(info.key_type), { timeout = 60 })
-    if shows_key("\n" .. said, info) then
-      return { host = one.host, port = one.port, user = info.user, host_key = info.key_type .. " " .. info.key }
+    local answer = from:query_sh(KEYS, one.host, one.port, kind_of(info.key_type), { timeout = 60 })
+    local said, seen_as = ("\n" .. answer .. "\n"):match("^(.-)\nseen as:\n(.*)$")
+    if shows_key(said, info) then
+      return { host = one.host, port = one.port, user = info.user, host_key = info.key_type .. " " .. info.key,
+        addresses = addresses_of(seen_as, one.host) }
     end
     one.said = said:find(" ssh%-") and "another server answers there" or said:match("([^\n]*[%a][^\n]*)%s*$") or "no answer"
     one.said = one.said:gsub("^#.*$", "no answer")
@@ -148,7 +166,8 @@ end
 ---@param from table  facts
 ---@param to table
 ---@param can table<string, true>  routes of the engine
----@return { kind: "local"|"pull"|"push"|"operator", host?: string, port?: integer, user?: string, host_key?: string, text: string }
+---@return { kind: "local"|"pull"|"push"|"operator", host?: string, port?: integer, user?: string, host_key?: string, text: string,
+---  addresses?: string }  addresses: from where the other end is seen to come
 function route.find(pair, from, to, can)
   local wanted = pair.route_wanted
   if wanted and not can[wanted] then
@@ -173,16 +192,6 @@ function route.find(pair, from, to, can)
     raise_no_route(tried)
   end
   return found or through_us(tried)
-end
-
-local function addresses_of(place)
-  local list = {}
-  for address in place:query_sh(ADDRESSES):gmatch("%S+") do
-    if address ~= "127.0.0.1" and address ~= "::1" and not address:find("^fe80:") then
-      list[#list + 1] = address
-    end
-  end
-  return #list > 0 and table.concat(list, ",") or nil
 end
 
 local function make_key(pair, r, addresses, o)
@@ -236,17 +245,17 @@ end
 ---@async
 ---@param pair table
 ---@param r table  what `find` gave
----@param o { command: string, job: string, door?: "bound"|"unbound" }  the only thing the key may do; the name of the jobs that
----  use it; how such a key went through an earlier time: then it is not tried first
+---@param o { command: string, job: string, door?: "bound"|"unbound", untried?: boolean }  the only thing the key may do; the name of the
+---  jobs that use it; how such a key went through an earlier time: then it is not tried first; untried: nor then, as the first job shows
 ---@return { remote: boolean, stdin?: any, host?: string, key?: table, door?: string, wrap: fun(argv: string[]): string[] }
 function route.open(pair, r, o)
   if r.kind == "local" or r.kind == "operator" then
     return { remote = false, wrap = function(argv) return argv end }
   end
   local by, into = sides(pair, r.kind)
-  local addresses = not pair.unbound and o.door ~= "unbound" and addresses_of(by) or nil
+  local addresses = not pair.unbound and o.door ~= "unbound" and r.addresses or nil
   local key = make_key(pair, r, addresses, o)
-  if not effect.planning() and not o.door then
+  if not effect.planning() and not o.door and not o.untried then
     local good, said = try_key(pair, r, key)
     if not good and addresses and said:find("Permission denied", 1, true) then
       key:done()
@@ -261,7 +270,7 @@ function route.open(pair, r, o)
     end
   end
   return {
-    remote = true, key = key, door = (pair.unbound or o.door == "unbound") and "unbound" or "bound",
+    remote = true, key = key, untried = o.untried and not o.door, door = (pair.unbound or o.door == "unbound") and "unbound" or "bound",
     stdin = key.private, host = r.host:find(":", 1, true) and "[" .. r.host .. "]" or r.host,
     wrap = function(argv) return key:argv(argv, { host_key = r.host_key, port = r.port, user = r.user }) end,
   }

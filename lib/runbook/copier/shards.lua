@@ -19,8 +19,9 @@ local LEAST_ENTRIES, MOST_ENTRIES = 10000, 30000 -- half a kB of ours for each t
 local LEAST_BYTES, MOST_BYTES = 256 << 20, 64 << 30
 local SETTLED_AT_ONCE = 4 -- manifests that are written at a time
 
--- What a later pass brings is mostly less than the names that its look at the source brought. It comes the same way, over
--- connections that are there, and needs no key, no login between the servers, and no job for what takes a blink.
+-- What a later pass brings, and what lies beside the homes, is mostly less than the names that the look at the source brought. It
+-- comes the same way, over connections that are there, and needs no key, no login between the servers, and no job for what takes
+-- a blink.
 local SMALL_BYTES, SMALL_ENTRIES = 4 << 20, LEAST_ENTRIES
 
 local function sum(list, key)
@@ -72,9 +73,10 @@ end
 --- Is so little left that it goes through us?
 ---@param p table
 ---@param bytes integer  of all that is to be sent
+---@param rest boolean  the homes came before it
 ---@return boolean
-function shards.is_little(p, bytes)
-  return #p.look.passes > 0 and p.pair.route_wanted == nil and bytes <= SMALL_BYTES
+function shards.is_little(p, bytes, rest)
+  return (rest or #p.look.passes > 0) and p.pair.route_wanted == nil and bytes <= SMALL_BYTES
 end
 
 local function goes_through_us(p, shard)
@@ -98,9 +100,10 @@ function shards.open(p)
   for _, program in pairs { installed[1], installed[2] } do
     table.insert(p.programs, program)
   end
-  local door = ("%s %s@%s:%s"):format(p.route.kind, p.route.user, p.route.host, p.route.port)
-  p.opened = route.open(p.pair, p.route, { command = pipe.forced(p), job = p.job, door = p.known.state.doors[door] })
-  p.known.state.doors = { [door] = p.opened.door }
+  p.door = ("%s %s@%s:%s"):format(p.route.kind, p.route.user, p.route.host, p.route.port)
+  p.opened = route.open(p.pair, p.route, {
+    command = pipe.forced(p), job = p.job, door = p.known.state.doors[p.door], untried = true,
+  })
 end
 
 local function note(p, unit, fault)

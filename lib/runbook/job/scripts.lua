@@ -135,7 +135,7 @@ else
   $session sh -c "$supervise" runbook-job "$dir" no "$group" "$@" </dev/null >/dev/null 2>&1 &
 fi
 i=0
-while [ ! -e "$dir/supervisor" ] && ! ended && [ "$i" -lt 100 ]; do nap 0.05; i=$((i + 1)); done
+while [ ! -e "$dir/supervisor" ] && ! ended && [ "$i" -lt 250 ]; do nap 0.02; i=$((i + 1)); done
 echo started]]
 
 -- $1 key. One line: state, exit status, bytes of out, bytes of err, `full` when its disk is, directory.
@@ -162,8 +162,9 @@ if [ -e "$dir/full" ]; then full=full; fi
 echo "$what $code $(stat -c %s "$dir/out" 2>/dev/null || echo 0) $(stat -c %s "$dir/err" 2>/dev/null || echo 0) $full $dir"]]
 
 -- $1 key, $2 and $3 bytes of out and err that were read already. Ends when the job has ended and all was sent, or with
--- its stdin: an end that is gone must not leave us polling.
-scripts.follow = common .. [[
+-- its stdin: an end that is gone must not leave us polling. ALL_SAID: it has ended with status 0, all its output was kept, and sent.
+scripts.ALL_SAID = 100
+scripts.follow = (common .. [[
 locate || exit 3
 exec 5<&0
 { exec >/dev/null 2>&1; cat <&5; kill "$$"; } &
@@ -179,13 +180,16 @@ while :; do
   elif [ $((n % 16)) -eq 15 ] && ! alive supervisor && ! alive pid; then over=1
   fi
   cat <&3 && cat <&4 >&2 || exit 1
-  if [ -n "$over" ]; then exit 0; fi
+  if [ -n "$over" ]; then
+    if [ "${code-}" = 0 ] && [ ! -e "$dir/full" ]; then exit ALL_SAID; fi
+    exit 0
+  fi
   n=$((n + 1))
   if [ "$n" -lt 40 ]; then nap 0.05
   elif [ "$n" -lt 130 ]; then nap 0.3
   else nap 1
   fi
-done]]
+done]]):gsub("ALL_SAID", scripts.ALL_SAID)
 
 -- $1 key, $2 seconds between TERM and KILL.
 scripts.stop = common .. [[
