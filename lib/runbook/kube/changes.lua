@@ -18,6 +18,7 @@ local json = require "runbook.json"
 local kept = require "runbook.kube.kept"
 local options = require "runbook.options"
 local reads = require "runbook.kube.reads"
+local status = require "runbook.kube.status"
 local which = require "runbook.kube.which"
 local yaml = require "runbook.yaml"
 
@@ -35,13 +36,7 @@ end
 
 -- The object of a selection, or nil.
 local function look(self, o)
-  local ok, object, resource, namespace = xpcall(reads.object, errors.handler, self, o)
-  if ok then
-    return object, resource, namespace
-  elseif errors.is(object, "missing") and object.code == "NotFound" then
-    return nil
-  end
-  error(object, 0)
+  return status.if_there(reads.object, self, o)
 end
 changes.look = look
 

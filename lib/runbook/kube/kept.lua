@@ -9,6 +9,7 @@ local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local json = require "runbook.json"
+local status = require "runbook.kube.status"
 local task = require "runbook.core.task"
 local which = require "runbook.kube.which"
 
@@ -21,13 +22,8 @@ local function path(namespace, name)
 end
 
 local function find(self, namespace, name)
-  local ok, found = xpcall(self.send_json, errors.handler, self, { path = path(namespace, name) })
-  if ok then
-    return body.hide(found)
-  elseif errors.is(found, "missing") then
-    return nil
-  end
-  error(found, 0)
+  local found = status.if_there(self.send_json, self, { path = path(namespace, name) })
+  return found and body.hide(found)
 end
 
 --- What the copy of a Secret is called in this run.

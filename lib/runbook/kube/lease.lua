@@ -11,6 +11,7 @@ local errors = require "runbook.errors"
 local events = require "runbook.events"
 local lock = require "runbook.lock"
 local options = require "runbook.options"
+local status = require "runbook.kube.status"
 local task = require "runbook.core.task"
 local time = require "runbook.core.time"
 local units = require "runbook.units"
@@ -36,13 +37,7 @@ local function micro_time()
 end
 
 local function find(self, path)
-  local ok, found = xpcall(self.send_json, errors.handler, self, { path = (path_of(path, true)) })
-  if ok then
-    return found
-  elseif errors.is(found, "missing") and found.code == "NotFound" then
-    return nil
-  end
-  error(found, 0)
+  return status.if_there(self.send_json, self, { path = (path_of(path, true)) })
 end
 
 -- Writes it over what was read, or anew. False when somebody was faster. The keeper of locks may only read; a lease is ours.

@@ -12,6 +12,7 @@ local cluster = require "runbook.kube.cluster"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local json = require "runbook.json"
+local status = require "runbook.kube.status"
 local task = require "runbook.task"
 local which = require "runbook.kube.which"
 
@@ -75,13 +76,7 @@ end
 ---@param o { kind: string, name: string, namespace?: string, api?: string, plain?: string[], subresource?: string }
 ---@return table? object
 function Cluster:find(o)
-  local ok, found = xpcall(get, errors.handler, self, check_find(o))
-  if ok then
-    return found
-  elseif errors.is(found, "missing") and found.code == "NotFound" then
-    return nil
-  end
-  error(found, 0)
+  return (status.if_there(get, self, check_find(o)))
 end
 
 -- ---- many ----

@@ -152,4 +152,20 @@ function status.raise(answer, o)
   error(e, 0)
 end
 
+--- What fn returns; nil when the server says that there is no such object.
+---@async
+---@generic T
+---@param fn fun(...): T
+---@return T?
+function status.if_there(fn, ...)
+  local results = table.pack(xpcall(fn, errors.handler, ...))
+  local err = results[2]
+  if results[1] then
+    return table.unpack(results, 2, results.n)
+  elseif errors.is(err, "missing") and err.code == "NotFound" then
+    return nil
+  end
+  error(err, 0)
+end
+
 return status
