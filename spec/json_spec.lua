@@ -222,3 +222,44 @@ describe("json.encode", function()
     end
   end)
 end)
+
+describe("json.items", function()
+  local function all(text, key)
+    local rest, next = json.items(text, key)
+    local list = {}
+    for item in next do
+      list[#list + 1] = item
+    end
+    return rest, list, next
+  end
+
+  it("gives the members of a list one by one, and the rest of its object before", function()
+    local rest, list, next = all('{"kind":"PodList","items":[{"n":1,"of":[]},null,"three"],"metadata":{"continue":""}}', "items")
+    assert.equal('{"kind":"PodList","metadata":{"continue":""}}', json.encode(rest))
+    assert.equal('[{"n":1,"of":[]},null,"three"]', json.encode(list))
+    assert.is_nil(next())
+  end)
+
+  it("gives nothing where there is no list", function()
+    for _, text in ipairs { '{"items":null}', '{"items":{"a":1}}', '{"others":[1]}', "[1,2]", "7" } do
+      local rest, list = all(text, "items")
+      assert.equal(text, json.encode(rest))
+      assert.same({}, list)
+    end
+    assert.equal('{"items":[]}', json.encode((json.items('{"items":[]}', "other"))))
+  end)
+
+  it("refuses a list with a fault in it before its first member", function()
+    local err = complaint(json.items, '{"items":[{"a":1},{"a":1,"a":2}]}', "items", { name = "pods" })
+    assert.matches('key "a" again', err.message, 1, true)
+    assert.equal("pods", err.target)
+  end)
+
+  it("may be left in the middle", function()
+    for _ = 1, 100 do
+      local _, next = json.items('{"items":[[1],[2],[3]]}', "items")
+      assert.same(json.array { 1 }, next())
+    end
+    collectgarbage()
+  end)
+end)

@@ -9,6 +9,15 @@ local json = {}
 ---@return string? code  "ESYNTAX" | "EDUPLICATE" | "ELIMIT" | "ENOMEM"
 function json.decode(text, max_bytes) end
 
+--- `rest` is the object without the list at `key`, whose members `next` gives.
+---@param text string
+---@param max_bytes integer
+---@param key string
+---@return any rest
+---@return (fun(): any)|string next  or err
+---@return string? code  as above
+function json.decode_items(text, max_bytes, key) end
+
 ---@param value any
 ---@param sorted boolean  keys in order
 ---@param lossy boolean   U+FFFD for bytes that are not UTF-8

@@ -44,6 +44,17 @@ function json.decode(text, opts)
   return (errors.check(o.name, nil, core.decode(text, o.max)))
 end
 
+--- Read an object with a long list in it, whose members become values one by one: never more than one of them is in memory.
+---@param text string
+---@param key string  where the list stands; without one there `rest` is all of it, and no member comes
+---@param opts? { max: integer?, name: string? }
+---@return any rest  the object without the list
+---@return fun(): any next  for `for`
+function json.items(text, key, opts)
+  local o = decode_options(opts or {}, 2)
+  return errors.check(o.name, nil, core.decode_items(text, o.max, key))
+end
+
 --- Write a value. What JSON cannot say (functions, NaN, a table that is neither list nor map, or contains itself) is
 --- refused, with the path to it.
 ---@param v any

@@ -16,6 +16,7 @@
 #include "../json.h"
 
 #define DOC_MT    "runbook.json.doc"
+#define ITEMS_MT  "runbook.json.items"
 #define WRITER_MT "runbook.json.writer"
 
 /* ---- decode ---- */
@@ -52,14 +53,17 @@ push_array(lua_State *L, const struct shape *s, yyjson_val *v)
 	lua_setmetatable(L, -2);
 }
 
+/* but: a member that is left out, or NULL. */
 static void
-push_object(lua_State *L, const struct shape *s, yyjson_val *v)
+push_object_but(lua_State *L, const struct shape *s, yyjson_val *v, const yyjson_val *but)
 {
 	yyjson_obj_iter it = yyjson_obj_iter_with(v);
 	yyjson_val *key;
 
 	lua_createtable(L, 0, (int)yyjson_obj_size(v));
 	while ((key = yyjson_obj_iter_next(&it)) != NULL) {
+		if (yyjson_obj_iter_get_val(key) == but)
+			continue;
 		lua_pushlstring(L, yyjson_get_str(key), yyjson_get_len(key));
 		push_value(L, s, yyjson_obj_iter_get_val(key));
 		lua_rawset(L, -3);
@@ -90,37 +94,114 @@ push_value(lua_State *L, const struct shape *s, yyjson_val *v)
 		push_array(L, s, v);
 		break;
 	case YYJSON_TYPE_OBJ:
-		push_object(L, s, v);
+		push_object_but(L, s, v, NULL);
 		break;
 	default:
 		lua_pushvalue(L, s->null);
 	}
 }
 
-/* decode(text, max_bytes) -> value | nil, message, code */
-static int
-l_decode(lua_State *L)
+/* The document of the text at 1, in a userdata; false with nil, message and code.  [-0, +1|3, m] */
+static bool
+push_doc(lua_State *L, struct json_doc ***d)
 {
 	size_t length;
 	const char *text = luaL_checklstring(L, 1, &length);
 	lua_Integer max = luaL_checkinteger(L, 2);
 	struct json_error error;
-	struct shape shape;
+
+	*d = lua_newuserdatauv(L, sizeof **d, 0);	/* doc */
+	**d = NULL;
+	luaL_setmetatable(L, DOC_MT);
+	if ((**d = json_read(text, length, (size_t)max, &error)) != NULL)
+		return true;
+	bind_fail(L, error.code, "%s", error.message);
+	return false;
+}
+
+/* decode(text, max_bytes) -> value | nil, message, code */
+static int
+l_decode(lua_State *L)
+{
+	struct shape shape = { .null = 3, .array = 4, .object = 5 };
 	struct json_doc **d;
 
 	lua_settop(L, 2);
-	d = lua_newuserdatauv(L, sizeof *d, 0);		/* text max doc */
-	*d = NULL;
-	luaL_setmetatable(L, DOC_MT);
 	value_push_null(L);
-	value_push_marks(L);				/* ... doc null array object */
-	shape = (struct shape){ .null = 4, .array = 5, .object = 6 };
-	if ((*d = json_read(text, length, (size_t)max, &error)) == NULL)
-		return bind_fail(L, error.code, "%s", error.message);
+	value_push_marks(L);				/* text max null array object */
+	if (!push_doc(L, &d))
+		return 3;
 	push_value(L, &shape, json_root(*d));
 	json_free(*d);
 	*d = NULL;
 	return 1;
+}
+
+struct items {
+	struct json_doc *doc;
+	yyjson_arr_iter at;
+};
+
+static int
+items_gc(lua_State *L)
+{
+	struct items *items = luaL_checkudata(L, 1, ITEMS_MT);
+
+	json_free(items->doc);
+	items->doc = NULL;
+	return 0;
+}
+
+/* The next one of the list in upvalue 1; the marks are upvalues 2 to 4. */
+static int
+l_next_item(lua_State *L)
+{
+	struct items *items = lua_touserdata(L, lua_upvalueindex(1));
+	struct shape shape = { lua_upvalueindex(2), lua_upvalueindex(3), lua_upvalueindex(4) };
+	yyjson_val *v = yyjson_arr_iter_next(&items->at);
+
+	if (v == NULL) {
+		json_free(items->doc);
+		*items = (struct items){ 0 };
+		return 0;
+	}
+	push_value(L, &shape, v);
+	return 1;
+}
+
+/* decode_items(text, max_bytes, key) -> value without the list at that key, next | nil, message, code */
+static int
+l_decode_items(lua_State *L)
+{
+	struct shape shape = { .null = 4, .array = 5, .object = 6 };
+	size_t length;
+	const char *key = luaL_checklstring(L, 3, &length);
+	struct items *items;
+	struct json_doc **d;
+	yyjson_val *root, *list;
+
+	lua_settop(L, 3);
+	value_push_null(L);
+	value_push_marks(L);				/* text max key null array object */
+	if (!push_doc(L, &d))
+		return 3;
+	root = json_root(*d);
+	list = yyjson_obj_getn(root, key, length);
+	if (!yyjson_is_arr(list)) {
+		push_value(L, &shape, root);
+		list = NULL;
+	} else {
+		push_object_but(L, &shape, root, list);
+	}
+	items = lua_newuserdatauv(L, sizeof *items, 0);	/* ... object doc value items */
+	*items = (struct items){ .at = yyjson_arr_iter_with(list) };
+	luaL_setmetatable(L, ITEMS_MT);
+	items->doc = *d;
+	*d = NULL;
+	for (int i = 4; i <= 6; i++)
+		lua_pushvalue(L, i);
+	lua_pushcclosure(L, l_next_item, 4);
+	return 2;
 }
 
 /* ---- encode ---- */
@@ -426,12 +507,18 @@ l_encode(lua_State *L)
 
 static const luaL_Reg functions[] = {
 	{ "decode", l_decode },
+	{ "decode_items", l_decode_items },
 	{ "encode", l_encode },
 	{ NULL, NULL },
 };
 
 static const luaL_Reg doc_meta[] = {
 	{ "__gc", doc_gc },
+	{ NULL, NULL },
+};
+
+static const luaL_Reg items_meta[] = {
+	{ "__gc", items_gc },
 	{ NULL, NULL },
 };
 
@@ -446,6 +533,7 @@ int
 luaopen_runbook_core_json(lua_State *L)
 {
 	bind_class(L, DOC_MT, NULL, doc_meta);
+	bind_class(L, ITEMS_MT, NULL, items_meta);
 	bind_class(L, WRITER_MT, NULL, writer_meta);
 	luaL_newlib(L, functions);
 	return 1;

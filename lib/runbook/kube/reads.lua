@@ -134,8 +134,8 @@ end
 
 -- Gives every item of a page to `fn` that was not given before; the first thing it returns, if anything. Who wants to be told
 -- of a new beginning gets them all again.
-local function give(list, o, state, fn)
-  for _, item in ipairs(list.items) do
+local function give(list, items, o, state, fn)
+  for item in items do
     local uid = item.metadata.uid or #state.seen + 1
     if o.restarted or not state.seen[uid] then
       state.seen[uid] = true
@@ -177,8 +177,8 @@ function reads.each(self, o, fn)
   while true do
     local token = token_of(text)
     ahead = token and task.spawn(next_page, self, o, token, state) or nil
-    local list = json.decode(text, { name = self.name, max = 256 << 20 })
-    local result = give(list, o, state, fn)
+    local list, items = json.items(text, "items", { name = self.name, max = 256 << 20 })
+    local result = give(list, items, o, state, fn)
     token = token or token_in(list)
     if result ~= nil or token == nil then
       return result, list.metadata.resourceVersion
