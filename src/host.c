@@ -11,6 +11,7 @@
 #include "modules.h"
 
 #define HOST_FIELD "runbook.host"
+#define ROOM_KB (4 << 10)
 #define TURNS_OF_START 32	/* of the loop; about what an empty run takes */
 
 struct runbook_host *
@@ -271,14 +272,23 @@ main_has_ended(struct runbook_host *h)
 }
 
 /*
- * After the start, memory goes round.  What waits has a finaliser and so lives for two cycles of the
- * collector: at the pace of the start, a run of 20,000 units would grow to 220 MB for 1 MB in use.
+ * After the start, memory goes round, and the collector begins when it is a fifth and some MB more than what was
+ * alive.  Not by a factor alone: what waits has a finaliser and so is alive for two cycles, and with one of 2 and
+ * more each cycle would find more of it (a run of 20,000 units grew to 220 MB for 1 MB in use).  Not by a fifth
+ * alone: with 3 MB alive the collector would take longer than all that makes the garbage.
  */
 static void
 settle(struct runbook_host *h)
 {
-	if (h->turns < TURNS_OF_START && ++h->turns == TURNS_OF_START)
-		lua_gc(h->L, LUA_GCINC, 120, 400, 0);
+	int pause, used;
+
+	if (h->turns < TURNS_OF_START) {
+		h->turns++;
+		return;
+	}
+	used = lua_gc(h->L, LUA_GCCOUNT) + 1;
+	pause = 120 + 100 * ROOM_KB / used;
+	lua_gc(h->L, LUA_GCINC, pause < 1000 ? pause : 1000, 400, 0);	/* 1000: the most it can keep */
 }
 
 bool
