@@ -250,6 +250,7 @@ end
 require("spec.world.keys")(world)
 require("spec.world.sshd")(world)
 require("spec.world.relay")(world)
+require("spec.world.server")(world)
 require("spec.world.httpd")(world)
 require("spec.world.bind")(world)
 require("spec.world.fake_kube")(world)

@@ -1,14 +1,9 @@
 --- A server of websockets (websocketd.py), which also speaks as the pods of a Kubernetes do.
 
 return function(world)
-  ---@class world.Websocketd
-  ---@field url string  without a slash at its end
+  ---@class world.Websocketd: world.Server  requests: the paths of pods that were asked for
   ---@field raw_url string  where every connection gets the bytes of `answer`
-  ---@field address string
-  ---@field port integer
-  ---@field ca string?  the certificate to trust
-  local Websocketd = {}
-  Websocketd.__index = Websocketd
+  local Websocketd = world.server_class()
 
   --- What the raw server says to everybody.
   ---@param bytes string
@@ -21,23 +16,6 @@ return function(world)
     end
   end
 
-  --- The paths of pods that were asked for.
-  ---@return string[]
-  function Websocketd:requests()
-    local list = {}
-    for line in (world.read(self.folder .. "/requests") or ""):gmatch "[^\n]+" do
-      list[#list + 1] = line
-    end
-    return list
-  end
-
-  ---@async
-  function Websocketd:close()
-    self.leash:stop()
-  end
-
-  Websocketd.__close = Websocketd.close
-
   --- A server of websockets on 127.0.0.1.
   ---@async
   ---@param o { tls?: "good"|"expired"|"wrong_name"|"self_signed", client_certificate?: boolean, protocols?: string,
@@ -45,26 +23,15 @@ return function(world)
   ---@return world.Websocketd
   function world.websocketd(o)
     o = o or {}
-    local server = setmetatable({ folder = world.folder "websocketd", address = "127.0.0.1" }, Websocketd)
-    -- Debian's own, which has the package
-    local argv = { "/usr/bin/python3", "-u", "spec/world/websocketd.py", server.folder }
-    if o.tls then
-      server.ca = world.certificate "ca" .. ".pem"
-      argv[#argv + 1] = world.certificate(o.tls)
-      argv[#argv + 1] = o.client_certificate and server.ca or nil
-    end
+    local server = world.server(Websocketd, "websocketd")
     if o.protocols then
       world.write(server.folder .. "/protocols", o.protocols)
     end
     if o.path then
       world.write(server.folder .. "/path", o.path)
     end
-    server.leash = world.start(argv, { log = server.folder .. "/log" })
-    server.port = world.wait_until("a server of websockets", function()
-      assert(server.leash:alive(), world.read(server.folder .. "/log"))
-      return tonumber(world.read(server.folder .. "/port") or "")
-    end)
-    server.url = ("%s://127.0.0.1:%d"):format(o.tls and "https" or "http", server.port)
+    -- Debian's own, which has the package
+    world.serve(server, { "/usr/bin/python3", "-u", "spec/world/websocketd.py" }, o)
     server.raw_url = "http://127.0.0.1:" .. world.read(server.folder .. "/raw_port")
     return server
   end
