@@ -55,7 +55,8 @@ describe("the copier `same`", function()
         one[2]()
       end
       assert.is_nil(homes:receipt "ann")
-      homes:bulk { first = { "ann" } }
+      homes:bulk { first = { "ann" }, without = { "bob" } }
+      assert.equal(2, homes:receipts().total.units)
       assert.same({ "same", "sent" }, { homes:receipt("ann").level, homes:receipt("made since").level })
       homes:converge { within = 1 }
       homes:must_fit(1)

@@ -137,7 +137,8 @@ function Pair:checks()
   return require("runbook.copier.preflight").checks(self)
 end
 
-local check_bulk = options.declare("copier:bulk", {
+--- What `bulk` of every copier takes.
+nfs.check_bulk = options.declare("copier:bulk", {
   first = { "list", "names of units that come before the others", optional = true },
   without = { "list", "names of units that are left for a later pass", optional = true },
 })
@@ -146,7 +147,7 @@ local check_bulk = options.declare("copier:bulk", {
 ---@async
 ---@param o? { first?: string[], without?: string[] }
 function Pair:bulk(o)
-  pass.run(self, "bulk", check_bulk(o, 2))
+  pass.run(self, "bulk", nfs.check_bulk(o, 2))
 end
 
 local function window_seconds(value, level)

@@ -231,30 +231,38 @@ end
 
 -- ---- passes ----
 
--- See that both clusters show each home, and keep a receipt for it.
-local function see(self, what)
+-- See that both clusters show each home, and keep a receipt for it, but for those of `without`.
+local function see(self, what, without)
   must_be_one(self)
-  local names, left = homes_of(must_show_the_same(self)), 0
+  local names, left, later = homes_of(must_show_the_same(self)), 0, {}
+  for _, name in ipairs(without or {}) do
+    later[name] = true
+  end
   if effect.planning() then
     return
   end
+  local kept = 0
   for _, name in ipairs(names) do
     local is_left = record.is_left(name)
-    record.add_receipt(self, name, is_left and "left" or "same", {})
-    left = left + (is_left and 1 or 0)
+    if not later[name] then
+      record.add_receipt(self, name, is_left and "left" or "same", {})
+      left, kept = left + (is_left and 1 or 0), kept + (is_left and 0 or 1)
+    end
   end
   local session = task.context().session
   if session and session.journal then
     session.journal:commit()
   end
-  events.notice(("%s: nothing is copied: %s in storage that both clusters mount%s"):format(what, human.plural(#names - left, "home"),
-    left > 0 and (", %d left out on purpose"):format(left) or ""))
+  events.notice(("%s: nothing is copied: %s in storage that both clusters mount%s"):format(what, human.plural(kept, "home"),
+    (left > 0 and (", %d left out on purpose"):format(left) or "")
+    .. (#names > left + kept and (", %d left for a later pass"):format(#names - left - kept) or "")))
 end
 
 --- Nothing is copied: the homes are where they will be, and both clusters show them.
 ---@async
-function Pair:bulk()
-  see(self, "bulk")
+---@param o? { first?: string[], without?: string[] }  as with other copiers: homes in `without` get no receipt yet
+function Pair:bulk(o)
+  see(self, "bulk", nfs.check_bulk(o, 2).without)
 end
 
 --- The same as bulk.
