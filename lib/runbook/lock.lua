@@ -59,7 +59,21 @@ local function way_of(place)
   return place.lock_of or directory
 end
 
+local function held_here(session, place, path)
+  for i, one in ipairs(session.locks) do
+    if one.path == path and one.place.name == place.name then
+      return one, i
+    end
+  end
+end
+
+-- Its keeper may just be about to renew it, and then says nothing.
 local give = obligation.kind("lock", function(o)
+  local session = task.context().session
+  local one = session and held_here(session, o.place, o.path)
+  if one then
+    one.given = true
+  end
   way_of(o.place).give(o.place, o.path, o.run)
 end, function(o) return ("remove the lock %s of run %s"):format(o.path, o.run) end)
 
@@ -136,10 +150,10 @@ local function renew_one(one)
   local ok, held = xpcall(renew, errors.handler, one.place, one.path, one.run)
   if ok and held then
     one.renewed = asked
-  elseif ok then
+  elseif ok and not one.given then
     one.lost = true
     events.notice(("the lock %s on %s is gone; no further change is started"):format(one.path, one.place.name), "warning")
-  elseif errors.is_cancelled(held) then
+  elseif not ok and errors.is_cancelled(held) then
     error(held, 0)
   end
 end
@@ -171,14 +185,6 @@ local function hold(session, place, path)
   session.locks[#session.locks + 1] = self
   keep(session)
   return self
-end
-
-local function held_here(session, place, path)
-  for i, one in ipairs(session.locks) do
-    if one.path == path and one.place.name == place.name then
-      return one, i
-    end
-  end
 end
 
 --- Take the lock of a directory for this run; held, and renewed, until the run ends.
