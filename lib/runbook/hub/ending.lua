@@ -49,7 +49,7 @@ local function cause(cluster, pod)
   elseif m.finalizers and #m.finalizers > 0 and not is_running(pod) then
     return ("nothing of it runs any more, and its finalizer %s keeps it"):format(table.concat(m.finalizers, ", ")),
       ("whoever set the finalizer takes it off; when that one is gone, by hand: %s"):format(cluster:by_hand { "-n", m.namespace, "patch",
-        "pod", m.name, "--type=json", "-p", [=[[{"op": "remove", "path": "/metadata/finalizers"}]]=] }), false
+        "pod", m.name, "--type", "json", "-p", [=[[{"op": "remove", "path": "/metadata/finalizers"}]]=] }), false
   end
   return is_running(pod) and "it still runs" or "it runs no more, and its node has not cleaned up",
     cluster:by_hand { "-n", m.namespace, "describe", "pod", m.name }, true
