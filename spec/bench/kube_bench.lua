@@ -54,8 +54,7 @@ local function bench_list(bench)
   local script = world.folder "list" .. "/list.lua"
   world.write(script, EACH:format(real.kubeconfig, ns, PODS))
   local kubectl = { world.kube.kubectl, "--kubeconfig", real.kubeconfig, "-n", ns, "get", "pods" }
-  local ours = bench.command(5, { world.runbook, "lua", script })
-  local table_ = bench.command(3, kubectl)
+  local ours, table_ = bench.in_turn(5, { { world.runbook, "lua", script }, kubectl })
   local names = bench.command(2, table.move({ "-o", "name" }, 1, 2, #kubectl + 1, table.move(kubectl, 1, #kubectl, 1, {})))
   ours.name, table_.name, names.name = ("every one of %d pods, all its fields"):format(PODS), "kubectl get pods, which shows five",
     "kubectl get pods -o name"

@@ -149,13 +149,12 @@ local function bench_plain(bench, s)
   each.goals = { bench.goal("at most a third of kubectl exec", each.wall / other.wall, 1 / 3, { format = "%.2f times" }) }
   bench.beside(each, { other })
 
+  local config = s.cluster.kubeconfig
   for _, way in ipairs {
-    { "put", function() return ours(0, 2, "-p", "put=" .. folder .. "/large") end,
-      function() return kubectl(2, "cp", folder .. "/large", "bench:/tmp/large") end },
-    { "get", function() return ours(0, 2, "-p", "get=" .. folder .. "/back") end,
-      function() return kubectl(2, "cp", "bench:/tmp/large", folder .. "/kubectl-back") end },
+    { "put", s.ours(config, 0, "-p", "put=" .. folder .. "/large"), s.kubectl(config, "cp", folder .. "/large", "bench:/tmp/large") },
+    { "get", s.ours(config, 0, "-p", "get=" .. folder .. "/back"), s.kubectl(config, "cp", "bench:/tmp/large", folder .. "/kubectl-back") },
   } do
-    local cost, beside = way[2](), way[3]()
+    local cost, beside = bench.in_turn(2, { way[2], way[3] })
     cost.name = ("%s of %d MiB, hashed at both ends"):format(way[1], SIZE >> 20)
     beside.name = "kubectl cp, not hashed"
     cost.goals = { bench.goal("not slower than kubectl cp", cost.wall / beside.wall, 1, { format = "%.2f times" }) }

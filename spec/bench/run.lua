@@ -48,6 +48,29 @@ function bench.command(times, argv, options)
   return { wall = middle, best = wall[1], cpu = median(cpu), rss = rss }
 end
 
+--- The same for several commands, each in turn: what else the machine does falls upon all of them.
+---@param times integer
+---@param argvs string[][]
+---@return bench.Cost ...
+function bench.in_turn(times, argvs)
+  local rounds, costs = {}, {}
+  for i = 1, times do
+    rounds[i] = {}
+    for k, argv in ipairs(argvs) do
+      rounds[i][k] = bench.command(1, argv)
+    end
+  end
+  for k in ipairs(argvs) do
+    local wall, cpu, rss = {}, {}, 0
+    for i, round in ipairs(rounds) do
+      wall[i], cpu[i], rss = round[k].wall, round[k].cpu, math.max(rss, round[k].rss)
+    end
+    local middle = median(wall) -- sorts
+    costs[k] = { wall = middle, best = wall[1], cpu = median(cpu), rss = rss }
+  end
+  return table.unpack(costs)
+end
+
 local function peak_rss()
   return tonumber(world.read("/proc/self/status"):match "VmHWM:%s*(%d+)") / 1024
 end
