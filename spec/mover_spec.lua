@@ -70,6 +70,28 @@ describe("the mover", function()
       end
     end)
 
+    it("with a key that is bound to no address, where the other end sees another one than is known", function()
+      local number = 0 -- nobody takes it for a loopback address
+      for byte in old.address:gmatch "%d+" do
+        number = number << 8 | math.tointeger(tonumber(byte))
+      end
+      local seen = lab.place(old, { seen_from_target = ("%d:%d"):format(number, old.port) })
+      lab.fresh(new, "/srv/homes")
+      local events = lab.must(function()
+        local homes = pair { from = seen:dir "/srv/homes" }
+        homes:bulk()
+        old:must "head -c 5M /dev/urandom > /srv/homes/bob/work/new" -- too much to go through us
+        homes:converge { within = "1h" }
+      end)
+      local told = 0
+      for _, event in ipairs(runs.only(events, "notice")) do
+        told = told + (event.text:find("the key is not bound to one", 1, true) and 1 or 0)
+      end
+      assert.equal(1, told)
+      same()
+      clean()
+    end)
+
     it("from a file server, whose clock nobody knows", function()
       local slow <close> = world.slowfs { from = "/srv/homes", at = "/srv/slow", machine = old, microseconds = 0 }
       lab.must(function()

@@ -9,8 +9,10 @@ local time = require "runbook.core.time"
 
 local contest = {}
 
--- A step for each thing that is timed; the benchmark stops after each and goes on with `resume`.
+-- A step for each thing that is timed; the benchmark stops after each and goes on with `resume`, or has them all done by one
+-- process, in which case what people do in between is a step, too.
 local RUNBOOK = [[
+local here = require "runbook.here"
 local rb = require "runbook"
 local sync = require "runbook.sync"
 
@@ -27,6 +29,8 @@ rb.step("converge", "Copy until it is short", function()
   local f = homes:forecast()
   rb.say(("forecast %.3f low %.3f high %.3f pass %.3f proof %.3f"):format(f.seconds, f.low, f.high, f.pass, f.proof))
 end)
+local people = os.getenv "BENCH_PEOPLE" or ""
+rb.step("people", "People go on working", { when = function() return people ~= "" end }, function() here:sh(people) end)
 rb.step("final", "Copy for the last time", function() homes:final() end)
 rb.step("verify", "Prove it", function() homes:verify() end)
 ]]
@@ -209,8 +213,9 @@ end
 --- Let ours go on until a step. A fresh `round` is another run into a folder of its own.
 ---@param step string  bulk, second, converge, final or verify
 ---@param round? integer
+---@param people? string  a line of shell that is run before the final pass
 ---@return { wall: number, cpu: number, far: number, rss: number, steps: table }
-function Contest:ours(step, round)
+function Contest:ours(step, round, people)
   local who = "ours" .. (round or "")
   local folder = self.folder .. "/" .. who
   local to = self.base .. who
@@ -227,7 +232,7 @@ function Contest:ours(step, round)
     argv[#argv + 1] = word
   end
   local near
-  local cost = self:costing(function() near = self.bench.command(1, argv) end)
+  local cost = self:costing(function() near = self.bench.command(1, argv, { env = "BENCH_PEOPLE=" .. self.world.quote(people or "") }) end)
   return { wall = near.wall, cpu = near.cpu + cost.cpu, far = cost.far, rss = near.rss, steps = step_events(folder) }
 end
 

@@ -16,7 +16,6 @@ local known = require "runbook.copier.known"
 local manifest = require "runbook.core.manifest"
 local meter = require "runbook.copier.meter"
 local record = require "runbook.copier.record"
-local route = require "runbook.copier.route"
 local scan = require "runbook.copier.scan"
 local shards = require "runbook.copier.shards"
 local task = require "runbook.task"
@@ -72,30 +71,32 @@ local function begin_writing(p)
   end
 end
 
-local function close(p)
-  local needless = { function() route.close(p.opened or {}) end }
-  for _, program in ipairs(p.programs or {}) do
-    needless[#needless + 1] = function() program:done() end
+-- What was cancelled does not wait; key and program are obligations.
+local function close_after_failure(p, ok, err)
+  if not ok and not errors.is_cancelled(err) then
+    shards.close(p)
   end
-  task.all(needless)
+  if not ok then
+    error(err, 0)
+  end
+end
+
+-- Side by side, but a failure of the first does not cancel the second, which is not to be left half done.
+local function beside(first, second)
+  local ok, err
+  task.all { function() ok, err = xpcall(first, errors.handler) end, second }
+  if not ok then
+    error(err, 0)
+  end
 end
 
 -- Nothing of this pair is there yet: all of it is to be sent, and much of what that needs takes longer than to look.
 local function make_all_ready(p, look)
-  local ok, err = xpcall(task.all, errors.handler, {
-    function()
-      p:note_units()
-      begin_writing(p)
-    end,
-    look,
-    function() shards.open(p) end,
-  })
-  if not ok then
-    if not errors.is_cancelled(err) then
-      close(p)
-    end
-    error(err, 0)
+  local function note()
+    p:note_units()
+    begin_writing(p)
   end
+  close_after_failure(p, xpcall(beside, errors.handler, function() task.all { note, look } end, function() shards.open(p) end))
 end
 
 --- What is to be known before the first shard: the target, unless it bears our stamp.
@@ -161,14 +162,9 @@ local function remove_parts(p)
   return ok
 end
 
---- The pass is over: what is known of the target is believed from now on, but for units that failed. Where one was cut it is
---- not over: nobody knows what was done there.
----@async
----@param p table
-function mover.finish(p)
-  if effect.planning() then
-    return
-  end
+-- What is known of the target is believed from now on, but for units that failed. Where one was cut the pass is not over: nobody
+-- knows what was done there.
+local function believe(p)
   for name in pairs(p.failures) do
     if p.cut[name] then
       return
@@ -193,6 +189,13 @@ function mover.finish(p)
     p.known.state.token = there.token
   end
   p.known:save()
+end
+
+--- The pass is over.
+---@async
+---@param p table
+function mover.finish(p)
+  beside(function() return effect.planning() or believe(p) end, function() shards.close(p) end)
 end
 
 --- What became of a unit; raises when it failed.
@@ -435,14 +438,7 @@ end
 ---@param loose table[]  the loose files, which come last
 function mover.carry(p, list, loose)
   p.begin_writing = begin_writing
-  local ok, err = xpcall(carry_all, errors.handler, p, list, loose)
-  if not ok and errors.is_cancelled(err) then
-    error(err, 0) -- what was cancelled does not wait; key and program are obligations
-  end
-  close(p)
-  if not ok then
-    error(err, 0)
-  end
+  close_after_failure(p, xpcall(carry_all, errors.handler, p, list, loose))
 end
 
 local function describe(name, comparison)

@@ -117,18 +117,34 @@ local function look_at_tree(pair, gently)
   return engine, seen or engine.look(pair, gently)
 end
 
--- A first pass has to find its way, which takes longer than much of what comes before. What goes wrong is said by who needs it.
-local function look_for_way(pair, look)
-  local ok, found = xpcall(route.find, errors.handler, pair, look.from, look.to, mover.routes)
-  if not ok and errors.is_cancelled(found) then
-    error(found, 0)
+-- A first pass has to find its way, and that takes longer than most of what comes before: it is looked for beside it.
+local Ahead = {}
+Ahead.__index = Ahead
+
+function Ahead:begin(pair, look)
+  if #look.passes == 0 and pair.engine ~= "rsync" then
+    self.task = task.spawn(route.find, pair, look.from, look.to, mover.routes)
+  end
+end
+
+-- Nil where it was not looked for, or in vain: who needs it looks again, and says what is wrong.
+function Ahead:found()
+  local ok, found = false, nil
+  if self.task then
+    ok, found = task.join(self.task)
   end
   return ok and found or nil
 end
 
--- With `ahead` the way is looked for, too, beside all else.
+Ahead.__close = function(self)
+  if self.task then
+    self.task:cancel()
+    task.join(self.task)
+  end
+end
+
 local function look_at_ends(pair, tree, ahead)
-  local look, failed, way = { passes = record.passes(pair) }, nil, nil
+  local look, failed = { passes = record.passes(pair) }, nil
   task.all {
     function()
       task.all {
@@ -140,7 +156,9 @@ local function look_at_ends(pair, tree, ahead)
         end,
         function() look.to = ends.look(pair.to) end,
       }
-      way = ahead and #look.passes == 0 and pair.engine ~= "rsync" and look_for_way(pair, look) or nil
+      if ahead then
+        ahead:begin(pair, look)
+      end
     end,
     function() look.known = record.read(pair.to) end,
     function()
@@ -152,7 +170,6 @@ local function look_at_ends(pair, tree, ahead)
     error(failed, 0)
   end
   look.source = record.source(look.from)
-  look.route = look.engine == mover and way or nil
   return look
 end
 
@@ -168,8 +185,8 @@ end
 ---@async
 ---@param pair table
 ---@param gently boolean
----@param ahead? boolean  the way is looked for, too, if this pair has made no pass yet
----@return table look  as of `ends`, and survey; route, if it was found
+---@param ahead? table  begins to look for the way, too
+---@return table look  as of `ends`, and survey
 function pass.look(pair, gently, ahead)
   local seen
   local look = look_at_ends(pair, function(look) look.engine, seen = look_at_tree(pair, gently) end, ahead)
@@ -290,7 +307,7 @@ end
 ---@async
 ---@return table route
 function Pass:way()
-  self.route = self.route or self.pair:route(self.look)
+  self.route = self.route or self.engine == mover and self.ahead:found() or self.pair:route(self.look)
   return self.route
 end
 
@@ -445,12 +462,13 @@ end
 ---@return table? pass  number kind seconds scan entries size units bytes files created deleted vanished; nil in a plan
 function pass.run(pair, kind, o)
   local clock, began = time.now(), units.timestamp(time.utc())
-  local look = pass.look(pair, kind ~= "final" and kind ~= "back", not effect.planning())
+  local ahead <close> = setmetatable({}, Ahead)
+  local look = pass.look(pair, kind ~= "final" and kind ~= "back", not effect.planning() and ahead or nil)
   prepare(pair, kind, look)
   local list, loose = in_order(look.survey, o.first)
   list, loose = only_these(list, o.only, o.without), only_these({ loose }, o.only)
   local p = new_pass(pair, kind, look)
-  p.clock, p.begun = clock, o.begun
+  p.clock, p.begun, p.ahead = clock, o.begun, ahead
   p.meter = meter.new(list, loose, { rate = not p.settled and pair.rate or nil })
   p.engine.prepare(p)
   if kind ~= "back" then

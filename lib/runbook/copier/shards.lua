@@ -106,6 +106,17 @@ function shards.open(p)
   })
 end
 
+--- Key and program are needed no more.
+---@async
+---@param p table
+function shards.close(p)
+  local needless = { function() route.close(p.opened or {}) end }
+  for _, program in ipairs(p.programs or {}) do
+    needless[#needless + 1] = function() program:done() end
+  end
+  task.all(needless)
+end
+
 local function note(p, unit, fault)
   if fault.later and not p.settled then
     return
