@@ -2,9 +2,11 @@
 ---
 --- Before anything is written there, what is known of both ends is kept on this machine. When that is cut, the next try finds
 --- the source changed: what it holds is then either as it was, or as it is brought, and ours; else it is somebody's work, and a
---- person has to bring it together with that of the target.
+--- person has to bring it together with that of the target. The engine of plain tools goes by names, sizes and times, as its
+--- receipts do; what was read of contents is known to ours alone.
 
 local core = require "runbook.core.file"
+local digest = require "runbook.core.digest"
 local effect = require "runbook.effect"
 local errors = require "runbook.errors"
 local events = require "runbook.events"
@@ -16,6 +18,8 @@ local meter = require "runbook.copier.meter"
 local pass = require "runbook.copier.pass"
 local proof = require "runbook.copier.proof"
 local record = require "runbook.copier.record"
+local rsync = require "runbook.copier.rsync"
+local scan = require "runbook.copier.scan"
 local task = require "runbook.task"
 
 local back = {}
@@ -38,20 +42,46 @@ local function begun_of(pair)
   local self = setmetatable({ pair = pair, directory = pair.known.directory .. "/back", units = {} }, Begun)
   local ok, value = pcall(json.decode, own(core.read, self.directory .. "/state") or "")
   if ok and type(value) == "table" and value.version == VERSION then
-    for word, digest in pairs(value.units) do
-      self.units[record.unit_name(word)] = digest
+    for word, seen in pairs(value.units) do
+      self.units[record.unit_name(word)] = seen
     end
   end
   return self
 end
 
-local function digest_of(receipts, unit)
-  return receipts[unit] and receipts[unit].source or NOT_THERE
+-- What the receipt of a unit says of the source. Each engine keeps something else, and goes on with its own only.
+local function digest_of(pair, receipts, unit)
+  local r = receipts[unit]
+  if pair.runs then
+    return r and r.source or NOT_THERE
+  end
+  return "names " .. (r and r.source_names and ("%s %s"):format(r.source_names, r.source_attributes) or NOT_THERE)
 end
 
--- The engine of plain tools knows no names, only what they come to.
 function Begun:has(unit, receipts)
-  return self.pair.runs and self.units[unit] ~= nil and self.units[unit] == digest_of(receipts, unit)
+  return self.units[unit] ~= nil and self.units[unit] == digest_of(self.pair, receipts, unit)
+end
+
+function Begun:names_file(unit)
+  return ("%s/names-%s"):format(self.directory, digest.sha256(unit):sub(1, 16))
+end
+
+-- What is too much to be kept is not begun, as far as a next try knows: it stops then, rather than take people's work for ours.
+local function keep_names(self, fresh)
+  local kept = {}
+  for _, unit in ipairs(fresh) do
+    local there = unit == scan.LOOSE or self.pair.from.place:stat(self.pair.from:join(unit))
+    local ok, names = xpcall(function()
+      return there and scan.names(self.pair.from, unit, { owner = "keep", exclude = self.pair.exclude }) or ""
+    end, errors.handler)
+    if ok then
+      check(own(core.write, self:names_file(unit), names, { mode = tonumber("600", 8) }))
+      kept[#kept + 1] = unit
+    elseif not errors.is(names, "limit") then
+      error(names, 0)
+    end
+  end
+  return kept
 end
 
 -- Keep what is known of units that are written to for the first time since their receipts.
@@ -62,32 +92,55 @@ function Begun:add(list, receipts)
       fresh[#fresh + 1] = unit
     end
   end
-  if #fresh == 0 or not self.pair.runs then
+  if #fresh == 0 then
     return
   end
   check(own(core.mkdir, self.directory, { parents = true, mode = tonumber("700", 8) }))
-  check(own(manifest.keep, { directory = self.pair.known.directory, into = self.directory, units = fresh }))
+  if self.pair.runs then
+    check(own(manifest.keep, { directory = self.pair.known.directory, into = self.directory, units = fresh }))
+  else
+    fresh = keep_names(self, fresh)
+  end
   local units = {}
   for _, unit in ipairs(fresh) do
-    self.units[unit] = digest_of(receipts, unit)
+    self.units[unit] = digest_of(self.pair, receipts, unit)
   end
-  for unit, digest in pairs(self.units) do
-    units[record.word(unit)] = digest
+  for unit, seen in pairs(self.units) do
+    units[record.word(unit)] = seen
   end
   check(own(core.write, self.directory .. "/state", json.encode({ version = VERSION, units = units }, { sorted = true }),
     { mode = tonumber("600", 8) }))
 end
 
+local function is_left_over(path)
+  for name in path:gmatch("[^/]+") do
+    if name == rsync.STAGE or name == rsync.PARTIAL then
+      return true
+    end
+  end
+  return false
+end
+
+-- As the engine of plain tools sees it.
+local function strangers_by_name(other, begun, unit)
+  local o = { owner = "keep", exclude = other.exclude }
+  local before = check(own(core.read, begun:names_file(unit)))
+  return scan.strangers(scan.names(other.to, unit, o), before, scan.names(other.from, unit, o), is_left_over)
+end
+
 -- Units that hold somebody else's work, with examples of it. Both ends are looked at the other way round, and what would be
--- brought is compared by its contents with what stands there.
+-- brought is compared, by its contents where our program runs, with what stands there.
 local function strangers_in(other, begun, list)
-  other.known = other.known or known.open(other)
-  other.known:scan("source")
-  other.known:scan("target")
-  other.known:prove(list)
+  if other.runs then
+    other.known = other.known or known.open(other)
+    other.known:scan("source")
+    other.known:scan("target")
+    other.known:prove(list)
+  end
   local found = {}
   for _, unit in ipairs(list) do
-    local s = check(own(manifest.strangers, other.known.directory, unit, begun.directory))
+    local s = other.runs and check(own(manifest.strangers, other.known.directory, unit, begun.directory))
+      or strangers_by_name(other, begun, unit)
     if s.count > 0 then
       local example = s.examples[1] == "" and "its own directory" or s.examples[1]
       found[#found + 1] = ("%s (%s%s)"):format(meter.shown(unit), meter.shown(example),

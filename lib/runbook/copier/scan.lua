@@ -239,10 +239,20 @@ function scan.fingerprint(dir, unit, o)
   }
 end
 
-local function listing(dir, unit, o)
-  local stdout = run(dir, WALK, with_patterns({ dir.path, unit, o.owner, "names" }, o.exclude), LISTING_LIMIT)
+--- The names of a unit with all that a copy must keep but contents, as text: see `listing`.
+---@async
+---@param dir runbook.Dir
+---@param unit string
+---@param o { owner: string, exclude: string[] }
+---@return string
+function scan.names(dir, unit, o)
+  return run(dir, WALK, with_patterns({ dir.path, unit, o.owner, "names" }, o.exclude), LISTING_LIMIT)
+end
+
+-- By path: link target, tab, type, mode, owner, size, time and first name of its hardlink group, then lines of attributes.
+local function parse_names(text)
   local lines = {}
-  for line in stdout:gmatch("[^\n]+") do
+  for line in text:gmatch("[^\n]+") do
     local path, rest = line:match("^([^\t]*)\t(.*)$")
     lines[path] = (lines[path] and lines[path] .. "\n" or "") .. rest
   end
@@ -269,6 +279,10 @@ local function difference(a, b)
     end
   end
   return a_meta ~= b_meta and "hardlinks" or "attributes"
+end
+
+local function listing(dir, unit, o)
+  return parse_names(scan.names(dir, unit, o))
 end
 
 --- The names in which a unit differs: kinds of difference, each with its count and up to three names.
@@ -307,6 +321,44 @@ function scan.differences(from, to, unit, o)
     end
   end
   return order
+end
+
+-- What stands there without the first name of its hardlinks, which come last.
+local function alone(rest)
+  return rest and rest:gsub("^([^\t]*\t%S+ %S+ %S+ %S+ %S+) %S+", "%1")
+end
+
+local function kind_of(rest)
+  return rest and rest:match("^[^\t]*\t(%a)")
+end
+
+-- A directory gets its mode and its times when all that lies in it is there.
+local function is_ours_half_way(now, before, brought)
+  if now == nil then
+    return kind_of(before) ~= kind_of(brought) and brought ~= nil
+  end
+  local is_directory = kind_of(now) == "d" and (kind_of(before) == "d" or kind_of(brought) == "d")
+  return is_directory or alone(now) == alone(before) or alone(now) == alone(brought)
+end
+
+--- Names of a unit that are neither as they were nor as a copy brings them: somebody else's work. Each as `names` gave it.
+---@param now string
+---@param before string   kept before the copy began
+---@param brought string  of the other end
+---@param is_left_over fun(path: string): boolean  what a cut copy leaves
+---@return { count: integer, examples: string[] }
+function scan.strangers(now, before, brought, is_left_over)
+  local n, b, t = parse_names(now), parse_names(before), parse_names(brought)
+  local found = {}
+  for _, names in ipairs { n, b } do
+    for path in pairs(names) do
+      if (names == n or n[path] == nil) and not is_left_over(path) and not is_ours_half_way(n[path], b[path], t[path]) then
+        found[#found + 1] = path
+      end
+    end
+  end
+  table.sort(found)
+  return { count = #found, examples = table.move(found, 1, math.min(3, #found), 1, {}) }
 end
 
 -- $1 directory, $2 a moment of ctime, then what find leaves out. Names are of the whole tree here, with their unit in front.
