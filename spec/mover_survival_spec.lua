@@ -44,6 +44,17 @@ describe("a quota at the target", function()
     old:must "cd /srv/homes/ann && seq 60 | xargs rm"
   end)
 
+  it("is not all that is said beforehand: so is how many copy at a time, for each engine and way", function()
+    local function told(o)
+      local text
+      lab.must(function() text = check(servers:pair(o), "how many copy at a time") end)
+      return text
+    end
+    assert.matches("^%d connections between the servers.* has enough$", told())
+    assert.equal("3 workers at most, which share the rate", told { route = "operator", workers = 3, rate = 1e6 })
+    assert.equal("2 homes, with a connection between the servers for each", told { engine = "rsync", workers = 2 })
+  end)
+
   -- The kernel of a machine that runs specs may know no quotas; what these programs say is all that is gone by.
   local function stand_in(name, script)
     new:write("/usr/local/bin/" .. name, "#!/bin/sh\n" .. script)

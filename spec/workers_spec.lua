@@ -135,4 +135,15 @@ describe("workers", function()
     lab.identical(old, "/srv/homes", new, "/srv/homes")
     require("runbook.ssh").close()
   end)
+
+  it("are told before there are any", function()
+    local function told(o)
+      o.most, o.what = o.most or 4, "workers"
+      return workers.forecast(o)
+    end
+    assert.equal("4 workers, fewer when the source or an ssh server has enough", told { near = true, quiet = 0.0001 })
+    assert.matches("^2 workers at first, and at most 4: ", told { near = true, quiet = 0.01 })
+    assert.matches("^3 workers at first, and at most 8: ", told { most = 8, width = 3 })
+    assert.equal("8 workers at most, which share the rate", told { most = 8, fixed = true })
+  end)
 end)

@@ -8,8 +8,10 @@ local quota = require "runbook.copier.quota"
 local record = require "runbook.copier.record"
 local rsync = require "runbook.copier.rsync"
 local scan = require "runbook.copier.scan"
+local shards = require "runbook.copier.shards"
 local survival = require "runbook.copier.survival"
 local units = require "runbook.units"
+local workers = require "runbook.copier.workers"
 
 local preflight = {}
 
@@ -212,6 +214,18 @@ local function the_route(pair, look)
   return pair:route(look).text
 end
 
+-- Of passes while people work; what little is left later comes over the connections there are.
+local function at_a_time(pair, look)
+  local way = pair:route(look).kind
+  local connect = way == "pull" or way == "push"
+  if look.engine.name == "rsync" then
+    return ("%d homes%s"):format(pair.workers, connect and ", with a connection between the servers for each" or "")
+  end
+  local what = connect and "connections between the servers" or "workers"
+  return workers.forecast { most = pair.workers, width = pair.width, fixed = pair.rate ~= nil, near = shards.lanes { look = look } == 1,
+    quiet = pair.quiet ~= math.huge and pair.quiet or nil, what = what }
+end
+
 local function size(pair, look)
   local t = look.survey.total
   return ("%s -> %s, contents into contents: %s directories, %s, %s files"):format(tostring(pair.from), tostring(pair.to),
@@ -229,6 +243,7 @@ function preflight.checks(pair)
     { "what is copied", size }, { "the target has room", room }, { "homes fit their quotas", quota.check },
     { "owners", owners }, { "clocks", clocks }, { "names", names },
     { "what will not be the same", survival.check }, { "the two ends reach each other", the_route },
+    { "how many copy at a time", at_a_time },
   } do
     list[#list + 1] = { row[1], function() return row[2](pair, pair:look()) end }
   end

@@ -21,14 +21,31 @@ local FLOOR = 0.0002  -- seconds; below that nobody is disturbed
 local Workers = {}
 Workers.__index = Workers
 
+local function first(o)
+  local few = o.near and o.quiet and o.quiet < FLOOR and QUICK or FEW
+  return o.fixed and o.most or math.min(o.most, o.width or few)
+end
+
+--- How many there will be, before anybody is at work.
+---@param o { most: integer, width?: integer, fixed?: boolean, quiet?: number, near?: boolean, what: string }  what: connections, ...
+---@return string
+function workers.forecast(o)
+  local n = first(o)
+  if o.fixed then
+    return ("%d %s at most, which share the rate"):format(o.most, o.what)
+  elseif n == o.most then
+    return ("%d %s, fewer when the source or an ssh server has enough"):format(n, o.what)
+  end
+  return ("%d %s at first, and at most %d: one more as long as that brings something, fewer when the source or an ssh server has enough")
+    :format(n, o.what, o.most)
+end
+
 --- Workers of a pass.
 ---@param o { most: integer, width?: integer, fixed?: boolean, quiet?: number, near?: boolean }  width: what an earlier pass found;
 ---  quiet: seconds that a stat at the source takes when nobody copies; near: no file server is behind either end
 ---@return runbook.copier.Workers
 function workers.new(o)
-  local few = o.near and o.quiet and o.quiet < FLOOR and QUICK or FEW
-  local width = o.fixed and o.most or math.min(o.most, o.width or few)
-  return setmetatable({ width = width, most = o.most, fixed = o.fixed, quiet = o.quiet, quiet_until = 0, calm_until = 0 }, Workers)
+  return setmetatable({ width = first(o), most = o.most, fixed = o.fixed, quiet = o.quiet, quiet_until = 0, calm_until = 0 }, Workers)
 end
 
 local function is_disturbed(self, stat)
