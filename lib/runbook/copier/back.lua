@@ -131,7 +131,8 @@ end
 -- Units that hold somebody else's work, with examples of it. Both ends are looked at the other way round, and what would be
 -- brought is compared, by its contents where our program runs, with what stands there.
 local function strangers_in(other, begun, list)
-  if other.runs then
+  local ours = begun.pair.runs -- that of `other` is found out by its pass
+  if ours then
     other.known = other.known or known.open(other)
     other.known:scan("source")
     other.known:scan("target")
@@ -139,7 +140,7 @@ local function strangers_in(other, begun, list)
   end
   local found = {}
   for _, unit in ipairs(list) do
-    local s = other.runs and check(own(manifest.strangers, other.known.directory, unit, begun.directory))
+    local s = ours and check(own(manifest.strangers, other.known.directory, unit, begun.directory))
       or strangers_by_name(other, begun, unit)
     if s.count > 0 then
       local example = s.examples[1] == "" and "its own directory" or s.examples[1]
