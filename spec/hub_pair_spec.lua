@@ -80,6 +80,10 @@ describe("two hubs", function()
       "claimRef": {"namespace": "staging", "name": "homes"}, "nfs": {"server": "127.0.0.1", "path": "/export"}}}]]
     local err = complaint("conflict", new.must_mount_alone, new)
     assert.truthy(err.message:find("in the storage of others, too: staging (127.0.0.1:/export)", 1, true), err.message)
+    -- the hub it takes the place of, where homes stay where they are; no other directory is a pair's
+    local pair = { name = "old/staging", namespace = "staging", cluster = new.cluster, home_storage = function() return new:home_storage() end }
+    assert.equal("old/staging has its homes in the same directory, until it is removed", new:must_mount_alone { but = pair })
+    complaint("conflict", new.must_mount_alone, new, { but = old })
     cluster:kubectl { "delete", "pv", "staging-homes" }
   end)
 
