@@ -78,6 +78,14 @@ return function(world)
       :format(self.port, self.key_file, self.primary))
   end
 
+  --- The primary gets another secret for the key: what `key_file` says from now on.
+  function Bind:change_key()
+    local old = self.folder .. "/key.before"
+    world.must(("cp -p %s %s && tsig-keygen rbkey > %s"):format(self.key_file, old, self.key_file))
+    self.key = world.read(self.key_file):match 'secret "([^"]+)"'
+    world.must(("rndc -s %s -p %d -k %s reconfig"):format(self.primary, self.control, old))
+  end
+
   --- Somebody else changes the zone, by nsupdate.
   function Bind:edit(lines)
     local file = world.folder "edit" .. "/lines"
