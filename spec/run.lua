@@ -18,7 +18,7 @@ local ALONE = { ["spec/ssh_core_spec.lua"] = true }
 
 -- What takes longest, where nobody has measured yet: seconds with sanitizers. Of the others, those that start machines.
 local SECONDS = {
-  move_hub = 300, move_hub_luck = 280, copier_claim = 250, copier_same = 130,
+  move_hub = 300, move_hub_luck = 280, move_hub_homes = 280, copier_claim = 250, copier_same = 130,
   mover_parts = 380, mover_luck = 290, kill_walk = 230, mover = 200, mover_homes = 150, sync = 130, hub_database = 125, job = 105,
   hub_closing = 75, hub_merge = 35, place = 72, user_pods = 70, nfs_move = 55, far = 60, manifest_far = 50, ctrl_c = 47, hub_pair = 46, far_faults = 45,
   tunnel = 32, bad_luck = 31, world_hub = 30, report_move = 30, cli_run = 30, secrets = 30, oracle = 29, slowfs = 28, world_kube = 24,
