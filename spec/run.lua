@@ -2,10 +2,11 @@
 --
 --     build/runbook lua spec/run.lua FILE or directory... [busted's options]
 --
--- JOBS files run at once, by default as many as there are processors, and one of those that take turns with clusters; the longest
--- first: by how long each took the last time, which BUILD/spec.times tells. Those of ALONE follow one by one. Each has a home of its
--- own, and no longer than RUNBOOK_SPEC_FILE_SECONDS (default 1500). What a file printed is shown when it has ended, and only if it
--- failed; one file alone is shown as it goes. The last line is always "N passed, N failed"; a file that crashes or hangs has failed.
+-- JOBS files run at once, by default as many as there are processors, and one of those that take turns with clusters, two when
+-- there are no others left; the longest first: by how long each took the last time, which BUILD/spec.times tells. Those of ALONE
+-- follow one by one. Each has a home of its own, and no longer than RUNBOOK_SPEC_FILE_SECONDS (default 1500). What a file printed
+-- is shown when it has ended, and only if it failed; one file alone is shown as it goes. The last line is always
+-- "N passed, N failed"; a file that crashes or hangs has failed.
 
 local gate = require "runbook.core.gate"
 local process = require "runbook.core.process"
@@ -18,9 +19,9 @@ local ALONE = { ["spec/ssh_core_spec.lua"] = true }
 
 -- What takes longest, where nobody has measured yet: seconds with sanitizers. Of the others, those that start machines.
 local SECONDS = {
-  move_hub = 300, move_hub_luck = 280, move_hub_homes = 280, copier_claim = 250, copier_same = 130,
-  mover_parts = 380, mover_luck = 290, kill_walk = 230, mover = 200, mover_homes = 150, sync = 130, hub_database = 125, job = 105,
-  hub_closing = 75, hub_merge = 35, place = 72, user_pods = 70, nfs_move = 55, far = 60, manifest_far = 50, ctrl_c = 47, hub_pair = 46, far_faults = 45,
+  move_hub = 450, move_hub_luck = 380, move_hub_homes = 400, copier_claim = 300, copier_same = 70,
+  mover_parts = 380, mover_luck = 290, kill_walk = 230, mover = 200, mover_homes = 150, sync = 130, hub_database = 170, job = 105,
+  hub_closing = 170, hub_merge = 35, place = 72, user_pods = 70, nfs_move = 55, far = 60, manifest_far = 50, ctrl_c = 47, hub_pair = 46, far_faults = 45,
   tunnel = 32, bad_luck = 31, world_hub = 30, report_move = 30, cli_run = 30, secrets = 30, oracle = 29, slowfs = 28, world_kube = 24,
   kube = 22, hub_api = 90, active_users = 110, hub_watch = 80,
 }
@@ -110,11 +111,11 @@ local function result_of(file, text, ended, seconds, late)
   return r
 end
 
-local function start(file, options, log)
+local function start(file, options, log, suite)
   local home = world.folder "home"
   return assert(gate.call("change", process.open, {
     argv = { "sh", "-c", [[exec "$@" >"$0" 2>&1 </dev/null]], log, world.runbook, "lua", "spec/one.lua", file, table.unpack(options) },
-    env = { HOME = home, RUNBOOK_SUITE = world.kube.suite(), XDG_CACHE_HOME = os.getenv "XDG_CACHE_HOME" or (os.getenv "HOME" or "/root") .. "/.cache" },
+    env = { HOME = home, RUNBOOK_SUITE = suite, XDG_CACHE_HOME = os.getenv "XDG_CACHE_HOME" or (os.getenv "HOME" or "/root") .. "/.cache" },
   }))
 end
 
@@ -129,10 +130,10 @@ local function follow(path)
   end
 end
 
-local function run_file(file, options, live)
+local function run_file(file, options, live, suite)
   local began, log, late = time.now(), world.folder "log" .. "/log", false
   local show = live and follow(log) or function() end
-  local child <close> = start(file, options, log)
+  local child <close> = start(file, options, log, suite)
   local watch = task.spawn(function()
     while not late do
       task.sleep(0.2)
@@ -173,24 +174,29 @@ local function run_all(files, options)
     local shares = text:find "world%.kube" or text:find "world%.moving"
     table.insert(ALONE[file] and alone or shares and turns or crowd, file)
   end
-  local function run(file)
-    local r = run_file(file, options, #files == 1)
+  local ours, second = world.kube.suite(), nil
+  local function run(file, suite)
+    local r = run_file(file, options, #files == 1, suite or ours)
     say(r, #files == 1)
     results[#results + 1] = r
   end
-  local function working_on(list)
-    return function()
-      while #list > 0 do
-        run(table.remove(list, 1))
+  local function work_on(list, suite)
+    while #list > 0 do
+      run(table.remove(list, 1), suite)
+    end
+  end
+  local workers = { function() work_on(turns) end } -- beside the others: those mostly wait for a cluster
+  for _ = 1, jobs do
+    workers[#workers + 1] = function()
+      work_on(crowd)
+      if #turns > 0 and not second then
+        second = world.kube.another_suite()
+        work_on(turns, second)
       end
     end
   end
-  local workers = { working_on(turns) } -- beside the others: those mostly wait for a cluster
-  for _ = 1, jobs do
-    workers[#workers + 1] = working_on(crowd)
-  end
   task.all(workers)
-  task.each(alone, { limit = 1 }, run)
+  work_on(alone)
   return results
 end
 

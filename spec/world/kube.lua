@@ -29,6 +29,7 @@ return function(world)
 
   local known = {} -- name: cluster
   local suite, parts, turn
+  local others = {} -- folders of sets beside ours
 
   --- Whose clusters these are, for the environment of those that share them.
   ---@return string
@@ -39,6 +40,13 @@ return function(world)
         or { pid = world.pid, folder = world.folder "clusters" }
     end
     return ("%d %s"):format(suite.pid, suite.folder)
+  end
+
+  --- A set of clusters beside those, for others that share one.
+  ---@return string
+  function kube.another_suite()
+    others[#others + 1] = world.folder "clusters"
+    return ("%d %s"):format(world.pid, others[#others])
   end
 
   local function keep(path, record)
@@ -160,7 +168,7 @@ return function(world)
       address = ("%s.%d"):format(subnet, number * 32) }
     must(("rm -rf --one-file-system %s && mkdir %s && cd %s && mkdir log var-log root volumes"):format(
       record.folder, record.folder, record.folder))
-    local cgroup = ("runbook-world-%d-%s"):format(suite.pid, name)
+    local cgroup = ("runbook-world-%d-%s-%s"):format(suite.pid, suite.folder:match "[^/]*$", name)
     write_settings(record, cgroup)
     must(("spec/world/kube/pki.sh %s/pki %s %s"):format(record.folder, name, record.address))
     record.leash = world.start({ must "pwd" .. "/spec/world/kube/node.sh", "outside", record.folder }, {
@@ -242,6 +250,16 @@ return function(world)
     return table.unpack(clusters)
   end
 
+  local function end_all(folder)
+    local records = must(("find %s -maxdepth 2 -name record; ls -d %s/switch 2>/dev/null || :"):format(folder, folder))
+    for path in records:gmatch "[^\n]+" do
+      local record = kept(path)
+      if record then
+        world.leash(record.leash, path):stop()
+      end
+    end
+  end
+
   --- Leave those of the suite to the next file, without what was made in them; end those that are our own.
   ---@async
   function kube.stop()
@@ -252,12 +270,8 @@ return function(world)
         end
       end
     elseif suite then
-      local records = must(("find %s -maxdepth 2 -name record; ls -d %s/switch 2>/dev/null || :"):format(suite.folder, suite.folder))
-      for path in records:gmatch "[^\n]+" do
-        local record = kept(path)
-        if record then
-          world.leash(record.leash, path):stop()
-        end
+      for _, folder in ipairs { suite.folder, table.unpack(others) } do
+        end_all(folder)
       end
     end
     known = {}
