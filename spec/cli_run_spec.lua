@@ -232,8 +232,9 @@ rb.manual("say", "Say so")
     for i = 1, 800 do
       changes[i + 1] = { verb = "copy", target = "new", unit = "u" .. i, summary = "copy u" .. i, by_hand = "rsync u" .. i }
     end
-    made.steps[1] = { kind = "step", index = 1, id = "bulk", changes = changes, waits = {}, reads = 0, undo = "not needed", would_stop = "full" }
-    made.steps[2] = { kind = "step", index = 2, id = "last", changes = {}, waits = {}, reads = 0, would_stop = "full" }
+    made.steps[1] = { kind = "step", index = 1, id = "bulk", changes = changes, waits = {}, part_waits = {}, reads = 0,
+      undo = "not needed", would_stop = "full" }
+    made.steps[2] = { kind = "step", index = 2, id = "last", changes = {}, waits = {}, part_waits = {}, reads = 0, would_stop = "full" }
     local plan = require "runbook.cli.plan"
     assert.equal([[
 T                                                           plan: read only, nothing changed

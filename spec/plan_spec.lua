@@ -87,6 +87,29 @@ describe("a plan", function()
     assert.same({}, store.names())
   end)
 
+  it("says many changes that are one to people in one line, and each with -v; a run makes them all", function()
+    local source = [[
+      local effect = require "runbook.effect"
+      rb.step("a", "A", function()
+        effect.part_of("the door", "shut it", function()
+          effect.part_of("the lock", "turn it", function() shelf.set("key", 1) end)
+          shelf.wait "until it is shut"
+          shelf.set("bolt", 2)
+        end)
+        toy.make "x"
+      end)
+    ]]
+    local made = planned(source)
+    assert.same({ "set key to 1", "~ set bolt to 2", "~ make x" }, summaries(steps(made).a))
+    local text = require("runbook.cli.plan").text(made, { params = {} }, 0, 92)
+    assert.truthy(text:find("\n   1 a                the door: shut it  +yes\n +~ the toy box: make x\n"), text)
+    assert.is_nil(text:find("bolt", 1, true) or text:find("until it is shut", 1, true), text)
+    text = require("runbook.cli.plan").text(made, { params = {} }, 1, 92)
+    assert.truthy(text:find("the shelf: set key to 1", 1, true) and text:find("waits: until it is shut", 1, true), text)
+    assert.equal(0, (runs.start('local shelf = require "plan_toys"\n' .. source)))
+    assert.same({ 1, 2 }, { world.made.key, world.made.bolt })
+  end)
+
   it("counts no undo for what the run takes away by itself", function()
     local made = planned [[
       rb.step("a", "A", function() rb.lock(require "runbook.here":dir "/tmp") end)

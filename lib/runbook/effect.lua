@@ -213,6 +213,21 @@ function effect.wait(text, fn, ...)
   return fn(...)
 end
 
+--- Changes that are one thing to people: a plan shows its name for them and for what they wait for, and each of them with -v.
+---@async
+---@param target string  where: "old/temple"
+---@param name string  what is done, present tense
+---@param fn function
+---@return any ...  what `fn` returns
+function effect.part_of(target, name, fn, ...)
+  local context = task.context()
+  if context.mode ~= "plan" or context.part then
+    return fn(...)
+  end
+  local inner = setmetatable({ part = { target = target, name = name } }, { __index = context })
+  return task.with_context(inner, fn, ...)
+end
+
 --- True in a plan: for libraries whose work makes no sense there (an obligation is not owed).
 function effect.planning()
   return task.context().mode == "plan"

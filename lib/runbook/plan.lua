@@ -53,6 +53,7 @@ function Planner:perform(d, _, context, ...)
   local change = {
     verb = described.verb, class = described.class, target = described.target, summary = described.summary,
     by_hand = described.by_hand, undo = undo_of(d), tilde = entry.tainted, unit = context.unit,
+    part = context.part,
   }
   if d.preview then
     local ok, seen = xpcall(effect.reading, errors.handler, d.preview, ...)
@@ -79,8 +80,10 @@ end
 
 --- A wait that a run would wait for.
 function Planner:plan_wait(text)
-  local entry = task.context().entry
+  local context = task.context()
+  local entry = context.entry
   entry.waits[#entry.waits + 1] = text
+  entry.part_waits[text] = context.part ~= nil
   entry.tainted = true
   return unknown.new("what comes of waiting: " .. text)
 end
@@ -185,7 +188,7 @@ local function plan_body(self, item, entry)
 end
 
 local function plan_item(self, item, index)
-  local entry = { index = index, id = item.id, title = item.title, kind = item.kind, changes = {}, waits = {}, reads = 0,
+  local entry = { index = index, id = item.id, title = item.title, kind = item.kind, changes = {}, waits = {}, part_waits = {}, reads = 0,
     tainted = false, asks = item.options.disrupts ~= nil or item.kind == "manual" }
   self.entries[item.id] = entry
   if item.options.when ~= nil then

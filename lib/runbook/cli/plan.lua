@@ -96,15 +96,23 @@ local function unit_name(unit)
   return clean((unit:gsub("%c", "?")))
 end
 
--- Without -v, the same change of many units is one line: { change, others = { units } }.
+-- What belongs together: the parts of one thing, and the same change of many units.
+local function kind_of(change)
+  if change.part then
+    return ("%s\0%s"):format(change.part.name, change.part.target)
+  end
+  return change.unit and ("%s\0%s"):format(change.verb, change.target)
+end
+
+-- Without -v, what belongs together is one line: { change, others = { units } }.
 local function grouped(changes, verbose)
   local list, by_kind = {}, {}
   for _, change in ipairs(changes) do
-    local kind = change.unit and ("%s\0%s"):format(change.verb, change.target)
+    local kind = kind_of(change)
     local first = verbose == 0 and kind and by_kind[kind]
-    if first then
+    if first and not change.part then
       first.others[#first.others + 1] = unit_name(change.unit)
-    else
+    elseif not first then
       first = { change = change, others = {} }
       list[#list + 1] = first
       by_kind[kind or first] = first
@@ -122,6 +130,10 @@ local function and_others(units)
 end
 
 local function change_lines(change, others, verbose, lines)
+  if change.part and verbose == 0 then
+    lines[#lines + 1] = ("%s%s: %s"):format(change.tilde and "~ " or "", clean(change.part.target), clean(change.part.name))
+    return
+  end
   local summary = clean(change.summary)
   local name = change.unit and unit_name(change.unit)
   local unit = name and not summary:find(name, 1, true) and name .. ": " or ""
@@ -152,7 +164,9 @@ local function lines_of(entry, verbose, stopped)
     change_lines(group.change, group.others, verbose, lines)
   end
   for _, wait in ipairs(entry.waits) do
-    lines[#lines + 1] = "waits: " .. clean(wait)
+    if verbose > 0 or not entry.part_waits[wait] then
+      lines[#lines + 1] = "waits: " .. clean(wait)
+    end
   end
   if #lines == 0 and not (entry.would_stop and entry.kind == "step") then
     lines[1] = EMPTY[entry.kind](entry)

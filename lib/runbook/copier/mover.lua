@@ -403,7 +403,7 @@ end
 
 local function carry_all(p, list, loose)
   if effect.planning() then
-    shards.open(p)
+    p:getting_ready(shards.open, p)
     p:each(list, 1)
     p:each(loose, 1)
     return

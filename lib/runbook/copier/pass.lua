@@ -320,6 +320,18 @@ local function is_known_whole(look)
   return look.known ~= nil
 end
 
+-- A person who reads a plan wants to know what is copied, not by what means.
+local function getting_ready(pair, fn, ...)
+  return effect.part_of(pair.to.place.name, "lock it, and get ready to copy", fn, ...)
+end
+
+--- Call `fn`, which prepares what copying needs.
+---@async
+---@return any ...  what `fn` returns
+function Pass:getting_ready(fn, ...)
+  return getting_ready(self.pair, fn, ...)
+end
+
 --- Write down on the target which units are put there, before any of them is.
 ---@async
 function Pass:note_units()
@@ -400,7 +412,8 @@ local function finish(p, began)
   end
   local totals, s = sum(p), p.look.survey
   local row = {
-    number = #p.look.passes + 1, kind = p.kind, began = began, seconds = time.now() - p.clock, scan = s.seconds,
+    number = #p.look.passes + 1, kind = p.kind, began = began, seconds = time.now() - p.clock,
+    look = p.looked, scan = s.seconds,
     entries = s.total.entries, size = s.total.bytes, mount = s.mount, mark = s.mark, units = #s.units,
     bytes = totals.bytes, files = totals.files, created = totals.created, deleted = totals.deleted, vanished = totals.vanished,
   }
@@ -464,13 +477,14 @@ function pass.run(pair, kind, o)
   local clock, began = time.now(), units.timestamp(time.utc())
   local ahead <close> = setmetatable({}, Ahead)
   local look = pass.look(pair, kind ~= "final" and kind ~= "back", not effect.planning() and ahead or nil)
-  prepare(pair, kind, look)
+  local looked = time.now() - clock
+  getting_ready(pair, prepare, pair, kind, look)
   local list, loose = in_order(look.survey, o.first)
   list, loose = only_these(list, o.only, o.without), only_these({ loose }, o.only)
   local p = new_pass(pair, kind, look)
-  p.clock, p.begun, p.ahead = clock, o.begun, ahead
+  p.clock, p.looked, p.begun, p.ahead = clock, looked, o.begun, ahead
   p.meter = meter.new(list, loose, { rate = not p.settled and pair.rate or nil })
-  p.engine.prepare(p)
+  p:getting_ready(p.engine.prepare, p)
   if kind ~= "back" then
     set_aside_vanished(p)
     set_aside_files(p)

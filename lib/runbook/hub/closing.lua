@@ -254,14 +254,16 @@ end
 --- From now on no user's server starts; those that run go on, and the hub with them.
 ---@async
 function Hub:block_servers()
-  leave_the_way_back(self)
-  put_up_page(self)
-  local policy = policy_of(self)
-  if policy and may_make_policies(self) then
-    block_by_policy(self, policy)
-  else
-    block_by_quota(self)
-  end
+  effect.part_of(self.name, "no server starts any more; those that run go on", function()
+    leave_the_way_back(self)
+    put_up_page(self)
+    local policy = policy_of(self)
+    if policy and may_make_policies(self) then
+      block_by_policy(self, policy)
+    else
+      block_by_quota(self)
+    end
+  end)
 end
 
 -- ---- people ----
@@ -271,28 +273,36 @@ local check_close = options.declare("hub:close", {
   document = { "boolean", "the document's way: remove Service proxy-public, so that nothing answers", default = false },
 })
 
---- People see a page instead of the hub. Its proxy stays, so that opening it again is one change.
----@async
----@param o? { page?: string, document?: boolean }
-function Hub:close(o)
-  o = check_close(o or {}, 2)
-  leave_the_way_back(self)
-  if o.document then
-    self.cluster:delete { kind = "Service", name = "proxy-public", namespace = self.namespace }
-    return
-  end
-  put_up_page(self, o.page ~= "maintenance" and o.page or nil)
-  local ingress = front_of(self)
+local function lead_to_page(hub, ingress)
   if ingress == nil then
-    self.cluster:patch { kind = "Service", name = "proxy-public", namespace = self.namespace,
+    hub.cluster:patch { kind = "Service", name = "proxy-public", namespace = hub.namespace,
       json = json.array {
         { op = "replace", path = "/spec/selector", value = { app = page.NAME } },
         { op = "replace", path = "/spec/ports/0/targetPort", value = "http" },
       } }
   elseif not leads_to_page(ingress) then
-    self.cluster:patch { kind = "Ingress", name = "jupyterhub", namespace = self.namespace,
+    hub.cluster:patch { kind = "Ingress", name = "jupyterhub", namespace = hub.namespace,
       merge = { spec = each_backend(ingress, to_page) } }
   end
+end
+
+local function close(hub, o)
+  leave_the_way_back(hub)
+  if o.document then
+    hub.cluster:delete { kind = "Service", name = "proxy-public", namespace = hub.namespace }
+  else
+    put_up_page(hub, o.page ~= "maintenance" and o.page or nil)
+    lead_to_page(hub, (front_of(hub)))
+  end
+end
+
+--- People see a page instead of the hub. Its proxy stays, so that opening it again is one change.
+---@async
+---@param o? { page?: string, document?: boolean }
+function Hub:close(o)
+  o = check_close(o or {}, 2)
+  local name = o.document and "Service proxy-public goes, and nothing answers any more" or "people get a page that says 503"
+  effect.part_of(self.name, name, close, self, o)
 end
 
 -- ---- is it still? ----
@@ -385,24 +395,36 @@ local function make_proxy_again(hub, frozen)
   end
 end
 
+-- In a plan nothing is closed yet: what it will be opened from is as it is.
+local function front_before(hub, found)
+  if found and found.data["front.json"] then
+    return json.decode(found.data["front.json"])
+  elseif effect.planning() then
+    local ingress, service = front_of(hub)
+    return ingress or service
+  end
+end
+
+local function unblock(hub)
+  local found = hub:freeze()
+  make_proxy_again(hub, found)
+  local front = front_before(hub, found)
+  if front and front.kind == "Ingress" then
+    hub.cluster:patch { kind = "Ingress", name = "jupyterhub", namespace = hub.namespace,
+      merge = { spec = each_backend(front, as_it_is) } }
+  elseif front then
+    hub.cluster:patch { kind = "Service", name = "proxy-public", namespace = hub.namespace, json = json.array {
+      { op = "replace", path = "/spec/selector", value = front.spec.selector },
+      { op = "replace", path = "/spec/ports", value = front.spec.ports },
+    } }
+  end
+  hub:forget_closing()
+end
+
 --- Let people's servers start, and people in: undo of `block_servers` and `close` as a step of its own.
 ---@async
 function Hub:unblock_servers()
-  local found = self:freeze()
-  make_proxy_again(self, found)
-  if found and found.data["front.json"] then
-    local front = json.decode(found.data["front.json"])
-    if front.kind == "Ingress" then
-      self.cluster:patch { kind = "Ingress", name = "jupyterhub", namespace = self.namespace,
-        merge = { spec = each_backend(front, as_it_is) } }
-    else
-      self.cluster:patch { kind = "Service", name = "proxy-public", namespace = self.namespace, json = json.array {
-        { op = "replace", path = "/spec/selector", value = front.spec.selector },
-        { op = "replace", path = "/spec/ports", value = front.spec.ports },
-      } }
-    end
-  end
-  self:forget_closing()
+  effect.part_of(self.name, "servers may start, and people are let in", unblock, self)
 end
 
 --- Remove what a closing put up: what keeps servers from starting, the page, and ConfigMap `runbook-freeze`. A hub that is
