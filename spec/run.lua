@@ -21,7 +21,8 @@ local ALONE = { ["spec/ssh_core_spec.lua"] = true }
 local SECONDS = {
   move_hub = 450, move_hub_luck = 380, move_hub_homes = 400, copier_claim = 300, copier_same = 70,
   mover_parts = 380, mover_luck = 290, kill_walk = 230, mover = 200, mover_homes = 150, sync = 130, hub_database = 170, job = 105,
-  hub_closing = 170, hub_merge = 35, place = 72, user_pods = 70, nfs_move = 55, far = 60, manifest_far = 50, ctrl_c = 47, hub_pair = 46, far_faults = 45,
+  hub_closing = 170, back_plain = 50, hub_merge = 35, place = 72, user_pods = 70, nfs_move = 55, far = 60, manifest_far = 50, ctrl_c = 47,
+  hub_pair = 46, far_faults = 45,
   tunnel = 32, bad_luck = 31, world_hub = 30, report_move = 30, cli_run = 30, secrets = 30, oracle = 29, slowfs = 28, world_kube = 24,
   kube = 22, hub_api = 90, active_users = 110, hub_watch = 80,
 }
