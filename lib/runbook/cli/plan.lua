@@ -165,7 +165,7 @@ local function lines_of(entry, verbose, stopped)
   end
   for _, wait in ipairs(entry.waits) do
     if verbose > 0 or not entry.part_waits[wait] then
-      lines[#lines + 1] = "waits: " .. clean(wait)
+      lines[#lines + 1] = "waits: " .. clean((wait:gsub("^wait ", "")))
     end
   end
   if #lines == 0 and not (entry.would_stop and entry.kind == "step") then
