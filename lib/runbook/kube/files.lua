@@ -22,8 +22,12 @@ local PROGRESS = 1 -- seconds between two events
 --- Files smaller than this go in one command, which is faster.
 files.large = 4 << 20
 
--- $1 file, $2 first block, $3 blocks.
-local SUM = [[dd if="$1" bs=1048576 skip="$2" count="$3" 2>/dev/null | sha256sum]]
+-- $1 file, $2 first block, $3 blocks, $4 bytes after them. A pipe more for all of it would cost busybox more than the hash.
+local SUM = [[
+{
+  dd if="$1" bs=1048576 skip="$2" count="$3" 2>/dev/null
+  if [ "$4" -gt 0 ]; then dd if="$1" bs=1048576 skip=$(($2 + $3)) count=1 2>/dev/null | head -c "$4"; fi
+} | sha256sum]]
 
 -- $1 path, $2 what the copy is called, $3 blocks that are known to be right, $4 blocks of the whole. Says where the copy is,
 -- its blocks, and the hash of those that are not known.
@@ -42,16 +46,13 @@ fi
 printf '%s %s %s' "$have" "${sum%% *}" "$stage"]]
 
 -- $1 the copy, $2 first block, $3 whole blocks to come, $4 bytes after them. Written where it belongs, so that one of these that
--- outlived its connection can do no harm. Says the hash of what came.
+-- outlived its connection can do no harm.
 local TAKE = [[
-exec 3>&1
-{
-  if [ "$3" -gt 0 ]; then dd bs=1048576 count="$3" iflag=fullblock 2>/dev/null; fi
-  if [ "$4" -gt 0 ]; then head -c "$4"; fi
-} | { tee /dev/fd/4 | sha256sum >&3; } 4>&1 | dd of="$1" bs=1048576 seek="$2" conv=notrunc]]
+if [ "$3" -gt 0 ]; then dd of="$1" bs=1048576 seek="$2" count="$3" iflag=fullblock conv=notrunc || exit 1; fi
+if [ "$4" -gt 0 ]; then head -c "$4" | dd of="$1" bs=1048576 seek=$(($2 + $3)) conv=notrunc; fi]]
 
--- $1 file, $2 first block. Its bytes, and on stderr their hash.
-local GIVE = [[{ dd if="$1" bs=1048576 skip="$2" | tee /dev/fd/4 | sha256sum >&2; } 4>&1]]
+-- $1 file, $2 first block.
+local GIVE = [[exec dd if="$1" bs=1048576 skip="$2"]]
 
 -- $1 path, $2 the copy, $3 size, $4 mode, $5 owner.
 local FINISH = [[
@@ -76,10 +77,19 @@ local function sum_here(path, first, count)
   return (errors.check("here", "reading " .. path, digest.sha256_file(path, false, first * BLOCK, count and count * BLOCK)))
 end
 
-local function sum_there(place, path, first, count)
-  local out = command.script(place, SUM, { path, ("%d"):format(first), ("%d"):format(count) },
+local function sum_there(place, path, first, count, rest)
+  local out = command.script(place, SUM, { path, ("%d"):format(first), ("%d"):format(count), ("%d"):format(rest) },
     { message = "hashing " .. path, stall = false })
   return out:match "^%x+"
+end
+
+-- The hashes of what is left of a copy, at both ends: of what lies in the files, not of what went by.
+local function sums_of_rest(place, there, here, p)
+  local sums = task.all {
+    function() return sum_there(place, there, p.proven, p.blocks - p.proven, p.size - p.blocks * BLOCK) end,
+    function() return sum_here(here, p.proven) end,
+  }
+  return sums[1], sums[2]
 end
 
 local function raise_lost(place, message, code)
@@ -157,7 +167,6 @@ local function begin_put(place, p)
   p.stage = stage
 end
 
--- Says the hash of what was taken there.
 local function send(place, p)
   local rest = p.size - p.blocks * BLOCK
   local words = command.wrap(place, { "sh", "-c", TAKE, "sh", p.stage, ("%d"):format(p.proven),
@@ -166,14 +175,13 @@ local function send(place, p)
   local child <close> = place.backend:open_bare(words)
   p.done = p.proven * BLOCK
   local sent, message, code = carry(source, child:stdin(), p)
-  local sum, stderr = rest_of(child:stdout()), rest_of(child:stderr())
+  local stderr = rest_of(child:stderr())
   local how, why, why_code = child:wait()
   if how and how.status ~= 0 then -- that is why it took no more
     command.fail(place, words, { status = how.status, stderr = stderr }, { by_words = true, message = "writing " .. p.path })
   elseif not sent or not how then
     raise_lost(place, message or why, code or why_code)
   end
-  return sum:match "^%x+"
 end
 
 local function finish_put(place, p, o)
@@ -201,11 +209,8 @@ function files.put(place, path, from, o)
   }
   keep_trying(p, function()
     begin_put(place, p)
-    local ours
-    local theirs = task.all({
-      function() return send(place, p) end,
-      function() ours = sum_here(from, p.proven) end,
-    })[1]
+    send(place, p)
+    local theirs, ours = sums_of_rest(place, p.stage, from, p)
     if theirs ~= ours then
       raise_sum(place, path)
     end
@@ -224,12 +229,11 @@ end
 local function begin_get(place, p)
   local st = file.stat(p.stage)
   local have = st and math.min(st.size // BLOCK, p.blocks) or 0
-  if have > p.proven and sum_here(p.stage, p.proven, have - p.proven) == sum_there(place, p.path, p.proven, have - p.proven) then
+  if have > p.proven and sum_here(p.stage, p.proven, have - p.proven) == sum_there(place, p.path, p.proven, have - p.proven, 0) then
     p.proven = have
   end
 end
 
--- Says the hash of what was sent there.
 local function receive(place, p)
   local argv = { "sh", "-c", GIVE, "sh", p.path, ("%d"):format(p.proven) }
   local child <close> = errors.check(place.name, "reading " .. p.path, place.backend:open(command.wrap(place, argv, {}), {}))
@@ -247,15 +251,15 @@ local function receive(place, p)
     command.fail(place, argv, { status = how.status, signal = how.signal, stderr = stderr },
       { by_words = true, message = "reading " .. p.path })
   end
-  return (stderr:match(("%x"):rep(64)))
 end
 
-local function must_be_equal(place, p, theirs)
-  local ours, size = errors.check("here", "reading " .. p.stage, digest.sha256_file(p.stage, false, p.proven * BLOCK))
+local function must_be_equal(place, p)
+  local theirs, ours = sums_of_rest(place, p.path, p.stage, p)
+  local size = errors.check("here", "reading " .. p.stage, file.stat(p.stage)).size
   if look(place, p.path) ~= p.looks then
     errors.raise { kind = "conflict", code = "ECHANGED", target = place.name,
       message = p.path .. " was changed while it was copied", hint = "copy it when nobody writes to it" }
-  elseif ours ~= theirs or size ~= p.size - p.proven * BLOCK then
+  elseif ours ~= theirs or size ~= p.size then
     raise_sum(place, p.path)
   end
 end
@@ -272,7 +276,8 @@ function files.get(place, path, stage)
     what = path }
   keep_trying(p, function()
     begin_get(place, p)
-    must_be_equal(place, p, receive(place, p))
+    receive(place, p)
+    must_be_equal(place, p)
   end)
 end
 
