@@ -60,6 +60,23 @@ local function too_small(whose, bytes, entries, limit, what)
   end
 end
 
+-- What units of one account or project need together, by its id; and the ids, as they came.
+local function sums(list, id_of)
+  local need, order = {}, {}
+  for _, unit in ipairs(list) do
+    local id = id_of(unit)
+    if id and not need[id] then
+      need[id], order[#order + 1] = { bytes = 0, entries = 0, names = {}, first = unit.name }, id
+    end
+    if id then
+      local n = need[id]
+      n.bytes, n.entries = n.bytes + unit.disk, n.entries + unit.entries
+      n.names[#n.names + 1] = unit.name
+    end
+  end
+  return need, order
+end
+
 -- Homes in one project have one limit together, and each shows all of it. Only those are asked that have the same one.
 local function by_project(pair, list, limits)
   local alike, asked = {}, {}
@@ -73,27 +90,17 @@ local function by_project(pair, list, limits)
   for _, unit in ipairs(list) do
     asked[#asked + 1] = limits[unit.name] and alike[key_of(unit)] > 1 and unit or nil
   end
-  local project_of, projects, order = {}, {}, {}
+  local project_of = {}
   local said = #asked > 0 and pair.to.place:query_sh(PROJECTS, pair.to.path, { stdin = nul_ended(asked) }) or ""
   for project, name in said:gmatch("(%d+) %./([^%z]+)%z") do
     project_of[name] = project ~= "0" and project or nil
   end
-  for _, unit in ipairs(asked) do
-    local id = project_of[unit.name]
-    if id and not projects[id] then
-      projects[id], order[#order + 1] = { bytes = 0, entries = 0, names = {}, limit = limits[unit.name] }, id
-    end
-    local one = id and projects[id]
-    if one then
-      one.bytes, one.entries = one.bytes + unit.disk, one.entries + unit.entries
-      one.names[#one.names + 1] = unit.name
-    end
-  end
+  local need, order = sums(asked, function(unit) return project_of[unit.name] end)
   local lines = {}
   for _, id in ipairs(order) do
-    local one = projects[id]
-    lines[#lines + 1] = #one.names > 1 and too_small(("project %s (%s)"):format(id, meter.of_units(one.names)), one.bytes, one.entries,
-      one.limit, "its quota") or nil
+    local n = need[id]
+    lines[#lines + 1] = #n.names > 1 and too_small(("project %s (%s)"):format(id, meter.of_units(n.names)), n.bytes, n.entries,
+      limits[n.first], "its quota") or nil
   end
   return lines
 end
@@ -173,18 +180,8 @@ local function ask_accounts(pair, look)
 end
 
 local function by_account(pair, all, kind, limits)
-  local need, order, account = {}, {}, ACCOUNT[kind]
-  for _, unit in ipairs(all) do
-    local id = owner_of(pair, unit, account.pattern)
-    if id and not need[id] then
-      need[id], order[#order + 1] = { bytes = 0, entries = 0, names = {} }, id
-    end
-    if id then
-      local n = need[id]
-      n.bytes, n.entries = n.bytes + unit.disk, n.entries + unit.entries
-      n.names[#n.names + 1] = unit.name
-    end
-  end
+  local account = ACCOUNT[kind]
+  local need, order = sums(all, function(unit) return owner_of(pair, unit, account.pattern) end)
   local lines = {}
   for _, id in ipairs(order) do
     local n = need[id]
