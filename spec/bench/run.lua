@@ -24,6 +24,16 @@ end
 ---@field rss number  MB, the largest
 ---@field best number  seconds, the shortest: what a goal in milliseconds is held against
 
+-- What runs of one command cost together; each has wall, cpu and rss.
+local function cost_of(samples)
+  local wall, cpu, rss = {}, {}, 0
+  for i, one in ipairs(samples) do
+    wall[i], cpu[i], rss = one.wall, one.cpu, math.max(rss, one.rss)
+  end
+  local middle = median(wall) -- sorts
+  return { wall = middle, best = wall[1], cpu = median(cpu), rss = rss }
+end
+
 --- What a command costs. Raises when it fails: a fast failure is no figure.
 ---@param times integer
 ---@param argv string[]
@@ -37,15 +47,14 @@ function bench.command(times, argv, options)
   end
   local output = world.must(("%s %s/world/measure %d %s"):format(
     options.env and "env " .. options.env or "", world.build, times, table.concat(words, " ")))
-  local wall, cpu, rss = {}, {}, 0
+  local samples = {}
   for w, c, r, code in output:gmatch "([%d.]+) ([%d.]+) (%d+) (%d+)" do
     if tonumber(code) ~= (options.exit or 0) then
       error(("%s ended with %s"):format(table.concat(argv, " "), code), 2)
     end
-    wall[#wall + 1], cpu[#cpu + 1], rss = tonumber(w), tonumber(c), math.max(rss, tonumber(r) / 1024)
+    samples[#samples + 1] = { wall = tonumber(w), cpu = tonumber(c), rss = tonumber(r) / 1024 }
   end
-  local middle = median(wall) -- sorts
-  return { wall = middle, best = wall[1], cpu = median(cpu), rss = rss }
+  return cost_of(samples)
 end
 
 --- The same for several commands, each in turn: what else the machine does falls upon all of them.
@@ -53,20 +62,15 @@ end
 ---@param argvs string[][]
 ---@return bench.Cost ...
 function bench.in_turn(times, argvs)
-  local rounds, costs = {}, {}
+  local samples, costs = {}, {}
   for i = 1, times do
-    rounds[i] = {}
     for k, argv in ipairs(argvs) do
-      rounds[i][k] = bench.command(1, argv)
+      samples[k] = samples[k] or {}
+      samples[k][i] = bench.command(1, argv)
     end
   end
-  for k in ipairs(argvs) do
-    local wall, cpu, rss = {}, {}, 0
-    for i, round in ipairs(rounds) do
-      wall[i], cpu[i], rss = round[k].wall, round[k].cpu, math.max(rss, round[k].rss)
-    end
-    local middle = median(wall) -- sorts
-    costs[k] = { wall = middle, best = wall[1], cpu = median(cpu), rss = rss }
+  for k, list in ipairs(samples) do
+    costs[k] = cost_of(list)
   end
   return table.unpack(costs)
 end
